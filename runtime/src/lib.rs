@@ -1,1 +1,4 @@
+//! Images and containers. Knows OCI, not Kubernetes.
 
+pub mod image;
+pub mod sandbox;

@@ -1,0 +1,1 @@
+//! Images: reference, content store, import, pull, unpack.

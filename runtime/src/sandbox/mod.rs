@@ -1,0 +1,1 @@
+//! Sandboxes: namespaces, the shim (one per pod), container launch.

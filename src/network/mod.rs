@@ -1,0 +1,1 @@
+//! Pod links and addresses, Service rules, over netlink. May import: meta, kinds, env.

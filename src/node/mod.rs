@@ -1,0 +1,3 @@
+//! The node agent: plan (pure), agent (IO), volumes, probes, logs, exec.
+//!
+//! May import: meta, kinds, client, network, runtime, env.

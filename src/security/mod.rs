@@ -1,0 +1,1 @@
+//! PKI, tokens, authentication, authorization. May import: meta, kinds, env.
