@@ -49,7 +49,13 @@ pub enum Subresource {
     /// `autoscaling/v1` Scale over spec.replicas and status.replicas.
     Scale,
     /// Served by code of its own in `api`: name, kind of its body (group, version, kind), verbs.
-    Other { name: &'static str, group: &'static str, version: &'static str, kind: &'static str, verbs: &'static [&'static str] },
+    Other {
+        name: &'static str,
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        verbs: &'static [&'static str],
+    },
 }
 
 /// One column of `kubectl get`, as `metav1.TableColumnDefinition`.

@@ -5,15 +5,9 @@ use crate::meta::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub const NAME: Column = Column {
-    name: "Name",
-    kind: "string",
-    format: "name",
-    description: "Name must be unique within a namespace.",
-    priority: 0,
-};
-pub const AGE: Column =
-    Column { name: "Age", kind: "string", format: "", description: "Time since the object was created.", priority: 0 };
+pub const NAME: Column =
+    Column { name: "Name", kind: "string", format: "name", description: "Name must be unique within a namespace.", priority: 0 };
+pub const AGE: Column = Column { name: "Age", kind: "string", format: "", description: "Time since the object was created.", priority: 0 };
 pub const NAME_AND_AGE: &[Column] = &[NAME, AGE];
 
 pub fn name_and_age(meta: &ObjectMeta, now: Timestamp) -> Vec<Value> {

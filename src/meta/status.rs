@@ -184,7 +184,8 @@ impl Status {
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> Self {
         let texts: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
         let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
-        let mut status = Self::about(Reason::Invalid, group, kind, name, format!("{} \"{name}\" is invalid: {list}", qualified(group, kind)));
+        let mut status =
+            Self::about(Reason::Invalid, group, kind, name, format!("{} \"{name}\" is invalid: {list}", qualified(group, kind)));
         if let Some(details) = &mut status.details {
             details.causes =
                 errors.0.iter().map(|e| Cause { reason: e.kind.reason().into(), message: e.body(), field: e.path.clone() }).collect();
