@@ -346,6 +346,9 @@ mod tests {
         let mut h = tar::Header::new_gnu();
         h.set_size(content.len() as u64);
         h.set_mode(0o644);
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(0);
         layer.append_data(&mut h, "etc/passwd", content).unwrap();
         let layer = layer.into_inner().unwrap();
         let config = format!(
