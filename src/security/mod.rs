@@ -1,1 +1,14 @@
-//! PKI, tokens, authentication, authorization. May import: meta, kinds, env.
+//! PKI, tokens, authentication, authorization.
+//!
+//! May import: meta, kinds, env. Keys never leave this module but in files of mode 0600 and in TLS configurations.
+
+pub mod authn;
+pub mod authz;
+pub mod files;
+pub mod pki;
+pub mod token;
+
+pub use authn::{Authenticator, BoundObjects, User};
+pub use authz::{Attributes, NodeOwns, authorize};
+pub use pki::{CertKey, ClusterKey, Pki, PkiError};
+pub use token::{Claims, TokenError, Tokens};
