@@ -3,3 +3,5 @@
 //! May import: meta, kinds, security, watch, env, store, client (its trait).
 
 pub mod discovery;
+pub mod patch;
+pub mod schema;
