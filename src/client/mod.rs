@@ -3,6 +3,10 @@
 //!
 //! May import: meta, kinds, env.
 
+pub mod https;
+
+pub use https::HttpsClient;
+
 use crate::kinds::{Kind, Object, Registered, Resource};
 use crate::meta::Status;
 use async_trait::async_trait;

@@ -226,4 +226,28 @@ impl Status {
         }
         out
     }
+
+    /// Reads a Status from an error answer's body; None if it is none.
+    pub fn from_value(v: &Value) -> Option<Self> {
+        if v["kind"] != "Status" {
+            return None;
+        }
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let code = u16::try_from(v["code"].as_u64().unwrap_or(500)).unwrap_or(500);
+        let d = &v["details"];
+        let cause = |c: &Value| Cause { reason: text(&c["reason"]), message: text(&c["message"]), field: text(&c["field"]) };
+        let details = d.is_object().then(|| {
+            Box::new(Details {
+                name: text(&d["name"]),
+                group: text(&d["group"]),
+                kind: text(&d["kind"]),
+                uid: text(&d["uid"]),
+                causes: d["causes"].as_array().into_iter().flatten().map(cause).collect(),
+                retry_after_seconds: d["retryAfterSeconds"].as_i64(),
+            })
+        });
+        let reason = Reason::parse(v["reason"].as_str().unwrap_or_default());
+        let continue_token = v["metadata"]["continue"].as_str().map(str::to_owned);
+        Some(Self { code, reason, message: text(&v["message"]), details, continue_token })
+    }
 }
