@@ -2,3 +2,6 @@
 
 pub mod image;
 pub mod sandbox;
+pub mod spec;
+
+pub use sandbox::{ExecSession, Options, Runtime, RuntimeEvent, SHIM_VERB, StartError, Usage, shim_main};

@@ -4,4 +4,7 @@
 
 pub mod discovery;
 pub mod patch;
+pub mod requests;
 pub mod schema;
+pub mod streams;
+pub mod verbs;

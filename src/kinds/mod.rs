@@ -4,14 +4,50 @@
 //! and selectors follow from that. Everything here is pure.
 
 pub mod config_map;
+pub mod controller_revision;
+pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod event;
+pub mod events_event;
 pub mod kind;
+pub mod lease;
 pub mod names;
+pub mod namespace;
+pub mod node;
 pub mod object;
+pub mod pod;
+pub mod pod_template;
+pub mod replica_set;
+pub mod secret;
+pub mod self_subject_access_review;
+pub mod self_subject_review;
+pub mod self_subject_rules_review;
+pub mod service;
+pub mod service_account;
 pub mod table;
 
 pub use config_map::ConfigMap;
+pub use controller_revision::ControllerRevision;
+pub use deployment::Deployment;
+pub use endpoint_slice::EndpointSlice;
+pub use endpoints::Endpoints;
+pub use event::Event;
+pub use events_event::EventsEvent;
 pub use kind::{Column, Kind, Names, Resource, Storage, Subresource, Typed, load};
+pub use lease::Lease;
+pub use namespace::Namespace;
+pub use node::Node;
 pub use object::{AnyObject, Object, ObjectKey, Ref, controller_of};
+pub use pod::Pod;
+pub use pod_template::PodTemplate;
+pub use replica_set::ReplicaSet;
+pub use secret::Secret;
+pub use self_subject_access_review::SelfSubjectAccessReview;
+pub use self_subject_review::SelfSubjectReview;
+pub use self_subject_rules_review::SelfSubjectRulesReview;
+pub use service::Service;
+pub use service_account::ServiceAccount;
 
 macro_rules! kinds {
     ($($kind:ty),* $(,)?) => {
@@ -33,7 +69,27 @@ pub trait Registered: Kind {
     fn resource() -> &'static dyn Resource;
 }
 
-kinds![ConfigMap];
+kinds![
+    Namespace,
+    Node,
+    Pod,
+    PodTemplate,
+    Service,
+    Endpoints,
+    ConfigMap,
+    Secret,
+    ServiceAccount,
+    Event,
+    ReplicaSet,
+    Deployment,
+    ControllerRevision,
+    EventsEvent,
+    SelfSubjectReview,
+    SelfSubjectAccessReview,
+    SelfSubjectRulesReview,
+    Lease,
+    EndpointSlice,
+];
 
 /// The resource of a group, version and plural name.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static dyn Resource> {

@@ -1,3 +1,7 @@
 //! The node agent: plan (pure), agent (IO), volumes, probes, logs, exec.
 //!
 //! May import: meta, kinds, client, network, runtime, env.
+
+pub mod containers;
+
+pub use containers::Containers;

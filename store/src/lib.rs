@@ -1,1 +1,15 @@
+//! orchd's replicated, multi-version key-value store: etcd's data model on openraft, a log of our own and sled.
+//!
+//! Knows bytes, not Kubernetes. May import: nothing of ours; clock, disk and network come in through traits.
+//!
+//! A [`Store`] is a handle, cheap to clone. Writes are durable at a quorum before they are acknowledged; `range` is
+//! linearizable, `range_local` reads this replica as it stands; a watch is ordered, without gaps, whole revisions only.
 
+pub mod command;
+pub mod handle;
+
+pub use command::{
+    Compare, CompareResult, CompareTarget, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
+    SortTarget, Txn, TxnResponse,
+};
+pub use handle::{OpenError, Options, Store, StoreError, WatchBatch, WatchEvent, Watcher};
