@@ -3,5 +3,6 @@
 //! May import: meta, kinds, client, network, runtime, env.
 
 pub mod containers;
+pub mod serve;
 
 pub use containers::Containers;
