@@ -4,6 +4,7 @@
 //! May import: meta, kinds, env.
 
 pub mod https;
+pub mod kubeconfig;
 pub mod tunnel;
 
 pub use https::HttpsClient;

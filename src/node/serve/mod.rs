@@ -136,7 +136,7 @@ async fn upgrade(server: &str, tls: &TlsConnector) -> Result<hyper::upgrade::Upg
 }
 
 async fn answer(pods: &Arc<dyn Pods>, request: Request<Incoming>) -> Response<Body> {
-    let query = Query(form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect());
+    let query = Query::of(request.uri());
     let answer = match request.uri().path() {
         "/logs" => logs::serve(pods.as_ref(), &query),
         "/exec" => exec::serve(pods.as_ref(), &query, request.into_body()).await,
@@ -151,13 +151,16 @@ async fn answer(pods: &Arc<dyn Pods>, request: Request<Incoming>) -> Response<Bo
 }
 
 /// A request's query, decoded.
-struct Query(Vec<(String, String)>);
+pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
+    pub(super) fn of(uri: &http::Uri) -> Self {
+        Self(form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect())
+    }
     fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
-    fn text(&self, key: &str) -> &str {
+    pub(super) fn text(&self, key: &str) -> &str {
         self.get(key).unwrap_or_default()
     }
     fn number(&self, key: &str) -> Option<i64> {
