@@ -2,11 +2,12 @@
 //!
 //! `web` answers every path but `/healthz` with the pod's name (POD_NAME) and version (VERSION); it is ready once the file
 //! GREETING_FILE is there. On SIGTERM it goes on serving for DRAIN_MS (requests may still be on their way), then finishes
-//! what it has begun. `greeter` writes that file, and reaches the web server on localhost.
+//! what it has begun. `greeter` writes that file, and reaches the web server on localhost. The other roles are for trying
+//! things out: `kubectl exec` and `kubectl run` need something to run.
 
 use super::CliError;
 use bytes::Bytes;
-use clap::ValueEnum;
+use clap::Subcommand;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -28,10 +29,22 @@ const DEFAULT_DRAIN_MS: u64 = 500;
 /// Between attempts of the greeter at its neighbour.
 const RETRY: Duration = Duration::from_millis(50);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Role {
     Web,
     Greeter,
+    /// Copies standard input to standard output.
+    Cat,
+    /// Prints its arguments.
+    Echo { words: Vec<String> },
+    /// Prints its environment.
+    Env,
+    /// Ends with this code.
+    Exit { code: i32 },
+    /// Takes this much memory and keeps it.
+    Eat { mebibytes: usize },
+    /// Waits for SIGTERM.
+    Wait,
 }
 
 struct Page {
@@ -49,11 +62,25 @@ fn variable(name: &str, default: &str) -> String {
 /// # Errors
 /// The port is taken, or the greeting cannot be written.
 pub async fn run(role: Role) -> Result<(), CliError> {
-    let terminate = signal(SignalKind::terminate()).map_err(|e| CliError::new("cannot wait for SIGTERM", e))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| CliError::new("cannot wait for SIGTERM", e))?;
     match role {
-        Role::Web => serve(terminate).await,
-        Role::Greeter => greet(terminate).await,
+        Role::Web => serve(terminate).await?,
+        Role::Greeter => greet(terminate).await?,
+        Role::Cat => {
+            let copied = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::stdout()).await;
+            copied.map_err(|e| CliError::new("cannot copy", e))?;
+        }
+        Role::Echo { words } => println!("{}", words.join(" ")),
+        Role::Env => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        Role::Exit { code } => std::process::exit(code),
+        Role::Eat { mebibytes } => {
+            let eaten = vec![1u8; mebibytes << 20];
+            println!("holding {} bytes", eaten.len());
+            terminate.recv().await;
+        }
+        Role::Wait => drop(terminate.recv().await),
     }
+    Ok(())
 }
 
 async fn serve(mut terminate: Signal) -> Result<(), CliError> {

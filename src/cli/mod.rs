@@ -6,6 +6,7 @@ mod image;
 mod key;
 mod master;
 mod up;
+mod worker;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -79,10 +80,12 @@ enum Verb {
     /// Cluster keys: what several masters share.
     #[command(subcommand)]
     Key(key::KeyVerb),
+    /// Removes what a stopped node left running: pods, their network and cgroups. The data dir's objects stay.
+    Reset(up::ResetArgs),
     /// Images of the node whose data dir is named.
     Image(image::ImageArgs),
-    #[command(name = HELLO_VERB, hide = true)]
-    Hello { role: hello::Role },
+    #[command(name = HELLO_VERB, hide = true, subcommand)]
+    Hello(hello::Role),
 }
 
 /// Runs the command line; the exit code is 0 only if all went well.
@@ -91,10 +94,11 @@ pub fn run() -> ExitCode {
     let outcome = match cli.verb {
         None => start(true, move || master::run(cli.master)),
         Some(Verb::Up(args)) => start(true, move || up::run(args)),
+        Some(Verb::Reset(args)) => start(false, move || up::reset(args)),
         Some(Verb::Demo(args)) => demo::run(args),
         Some(Verb::Key(verb)) => key::run(verb),
         Some(Verb::Image(args)) => start(false, move || image::run(args)),
-        Some(Verb::Hello { role }) => start(false, move || hello::run(role)),
+        Some(Verb::Hello(role)) => start(false, move || hello::run(role)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
