@@ -23,20 +23,20 @@ impl Query {
     }
 
     /// The first value of a parameter; empty if it is not there.
-    pub fn get(&self, name: &str) -> &str {
+    pub fn get(&self, name: &'static str) -> &str {
         self.all(name).next().unwrap_or_default()
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+    fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(k, _)| k == name).map(|(_, v)| v.as_str())
     }
 
     /// True if it is there and neither `0` nor `false`, as Kubernetes reads flags.
-    pub fn flag(&self, name: &str) -> bool {
+    pub fn flag(&self, name: &'static str) -> bool {
         self.all(name).next().is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
-    fn number(&self, name: &str) -> Result<Option<i64>, Status> {
+    fn number(&self, name: &'static str) -> Result<Option<i64>, Status> {
         match self.get(name) {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
@@ -192,7 +192,7 @@ impl Query {
     }
 
     fn delete_body(&self) -> Result<DeleteBody, Status> {
-        let text = |name| Some(self.get(name)).filter(|v| !v.is_empty()).map(str::to_owned);
+        let text = |name: &'static str| Some(self.get(name)).filter(|v| !v.is_empty()).map(str::to_owned);
         Ok(DeleteBody {
             grace_period_seconds: self.number("gracePeriodSeconds")?,
             orphan_dependents: self.all("orphanDependents").next().map(|_| self.flag("orphanDependents")),
