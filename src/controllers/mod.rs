@@ -4,8 +4,12 @@
 
 mod deployment;
 mod driver;
+mod endpoint_slice;
+mod endpoints;
 mod execute;
+mod garbage_collector;
 mod kubernetes_service;
+mod namespace;
 mod owners;
 mod plan;
 mod pods;
@@ -13,6 +17,7 @@ mod queue;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod service_pods;
 mod system_namespaces;
 
 pub use driver::run;
@@ -41,5 +46,9 @@ fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(root_ca::RootCa::new(&options.root_ca_pem)),
         Box::new(replica_set::ReplicaSets),
         Box::new(deployment::Deployments),
+        Box::new(endpoint_slice::EndpointSlices),
+        Box::new(endpoints::EndpointsController),
+        Box::new(garbage_collector::GarbageCollector),
+        Box::new(namespace::Namespaces),
     ]
 }
