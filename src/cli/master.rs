@@ -135,12 +135,23 @@ impl Master {
         let client = self.client("system:kube-controller-manager");
         self.tasks.spawn(controllers::run(feed.clone(), client, self.clock.clone(), options, self.stop.clone()));
         self.tasks.spawn(scheduler::run(feed, self.client("system:kube-scheduler"), self.clock.clone(), self.stop.clone()));
-        self.tasks.spawn(self.verbs.clone().compact_loop(self.stop.clone()));
+        let (verbs, stop) = (self.verbs.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = verbs.compact_loop() => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     /// A client inside this process that acts as `name`, with every right.
     pub fn client(&self, name: &str) -> Arc<dyn Client> {
-        Arc::new(LocalClient::new(self.verbs.clone(), User::system(name)))
+        self.client_of(User::system(name))
+    }
+
+    /// A client inside this process that acts as `user`.
+    pub fn client_of(&self, user: User) -> Arc<dyn Client> {
+        Arc::new(LocalClient::new(self.verbs.clone(), user))
     }
 
     fn write_access(&self, dir: &Path, server: &str) -> Result<(), CliError> {

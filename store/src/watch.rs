@@ -115,7 +115,23 @@ struct Queue {
     closed: bool,
 }
 
+/// What a feed holds for its watcher.
+enum Taken {
+    Batch(WatchBatch),
+    /// Nothing now; `behind`: the feed was full, history goes on from here.
+    Nothing { behind: Option<Revision> },
+}
+
 impl Feed {
+    fn take(&self) -> Result<Taken, StoreError> {
+        let mut queue = self.queue.lock();
+        if let Some(batch) = queue.batches.pop_front() {
+            queue.events -= batch.events.len();
+            return Ok(Taken::Batch(batch));
+        }
+        if queue.closed { Err(StoreError::Closed) } else { Ok(Taken::Nothing { behind: queue.behind.map(|behind| behind.max(self.from)) }) }
+    }
+
     /// False: it does not keep up, and is not fed any more.
     fn offer(&self, batch: &WatchBatch) -> bool {
         if batch.revision < self.from {
@@ -318,16 +334,10 @@ impl Watcher {
                     tokio::task::consume_budget().await;
                 }
                 Mode::Live(feed) => {
-                    let mut queue = feed.queue.lock();
-                    if let Some(batch) = queue.batches.pop_front() {
-                        queue.events -= batch.events.len();
-                        return Ok(batch);
-                    }
-                    if queue.closed {
-                        return Err(StoreError::Closed);
-                    }
-                    let behind = queue.behind.map(|behind| behind.max(feed.from));
-                    drop(queue);
+                    let behind = match feed.take()? {
+                        Taken::Batch(batch) => return Ok(batch),
+                        Taken::Nothing { behind } => behind,
+                    };
                     match behind {
                         Some(behind) => self.mode = Mode::History(behind),
                         None => feed.wake.notified().await,
