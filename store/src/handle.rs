@@ -40,14 +40,15 @@ pub struct Options {
 /// A replica of the store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
-    state: Arc<State>,
-    log: Arc<Log>,
-    node: Node,
-    snapshots: Arc<Snapshots>,
+/// What every clone of a handle shares.
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) node: Node,
+    pub(crate) snapshots: Arc<Snapshots>,
     space: Arc<Space>,
     batcher: Batcher,
     barrier: Barrier,

@@ -11,6 +11,8 @@
 mod frame;
 mod recover;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use bytes::Bytes;
