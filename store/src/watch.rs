@@ -115,21 +115,27 @@ struct Queue {
     closed: bool,
 }
 
-/// What a feed holds for its watcher.
+/// What a live watcher finds.
 enum Taken {
     Batch(WatchBatch),
-    /// Nothing now; `behind`: the feed was full, history goes on from here.
-    Nothing { behind: Option<Revision> },
+    Nothing,
+    /// Its buffer was full: it goes on in history.
+    Behind(Revision),
+    Closed,
 }
 
 impl Feed {
-    fn take(&self) -> Result<Taken, StoreError> {
+    fn take(&self) -> Taken {
         let mut queue = self.queue.lock();
         if let Some(batch) = queue.batches.pop_front() {
             queue.events -= batch.events.len();
-            return Ok(Taken::Batch(batch));
+            return Taken::Batch(batch);
         }
-        if queue.closed { Err(StoreError::Closed) } else { Ok(Taken::Nothing { behind: queue.behind.map(|behind| behind.max(self.from)) }) }
+        match queue.behind {
+            _ if queue.closed => Taken::Closed,
+            Some(behind) => Taken::Behind(behind.max(self.from)),
+            None => Taken::Nothing,
+        }
     }
 
     /// False: it does not keep up, and is not fed any more.
@@ -333,16 +339,12 @@ impl Watcher {
                     self.ready.extend(found.batches);
                     tokio::task::consume_budget().await;
                 }
-                Mode::Live(feed) => {
-                    let behind = match feed.take()? {
-                        Taken::Batch(batch) => return Ok(batch),
-                        Taken::Nothing { behind } => behind,
-                    };
-                    match behind {
-                        Some(behind) => self.mode = Mode::History(behind),
-                        None => feed.wake.notified().await,
-                    }
-                }
+                Mode::Live(feed) => match feed.take() {
+                    Taken::Batch(batch) => return Ok(batch),
+                    Taken::Closed => return Err(StoreError::Closed),
+                    Taken::Behind(from) => self.mode = Mode::History(from),
+                    Taken::Nothing => feed.wake.notified().await,
+                },
             }
         }
     }
