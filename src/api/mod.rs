@@ -2,7 +2,9 @@
 //!
 //! May import: meta, kinds, security, watch, env, store, client (its trait).
 
+pub mod admission;
 pub mod discovery;
+pub mod local;
 pub mod negotiate;
 pub mod openapi;
 pub mod patch;
