@@ -72,7 +72,7 @@ pub fn set_of(value: &Value, shape: Shape) -> Result<FieldSet, ApplyError> {
         Form::Keys { fixed } => {
             for (key, inner) in value.as_object().into_iter().flatten() {
                 let mut child = set_of(inner, shape.child(key))?;
-                let bare = inner.is_null() || inner.as_object().is_some_and(Map::is_empty);
+                let bare = inner.is_null() || inner.as_object().is_some_and(Map::is_empty) || inner.as_array().is_some_and(Vec::is_empty);
                 child.member |= bare || !(*fixed && shape.child(key).ty().is_some());
                 out.put(Element::Field(key.clone()), child);
             }
