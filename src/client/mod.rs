@@ -4,6 +4,8 @@
 //! May import: meta, kinds, env.
 
 pub mod https;
+pub mod kubeconfig;
+pub mod tunnel;
 pub mod recorder;
 
 pub use https::HttpsClient;

@@ -82,9 +82,9 @@ pub struct Object {
 }
 
 impl Object {
-    /// Stamps `metadata.resourceVersion` with the revision.
+    /// Stamps `metadata.resourceVersion` with the revision; 0 (an object that is not kept: a dry run) leaves it out.
     pub fn new(resource: &'static dyn Resource, mut typed: Box<dyn AnyObject>, revision: i64) -> Self {
-        typed.meta_mut().resource_version = Some(revision.to_string());
+        typed.meta_mut().resource_version = (revision != 0).then(|| revision.to_string());
         Self { resource, typed, revision, json: OnceLock::new() }
     }
     pub fn resource(&self) -> &'static dyn Resource {

@@ -1,0 +1,149 @@
+//! Pods' links on a real kernel.
+
+use super::lab::{Lab, Netns, call, on_a_node, serve_tcp};
+use crate::network::links;
+use crate::network::netlink::{Message, Socket};
+use crate::network::{PodNetwork, netns};
+use nix::sys::socket::SockProtocol;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Instant;
+
+#[test]
+fn pods_reach_each_other_and_the_node() {
+    on_a_node("pods_reach_each_other_and_the_node", |lab| {
+        let (a, b) = (lab.pod("a"), lab.pod("b"));
+        let _servers = (serve_tcp(&a.netns, "a", 80), serve_tcp(&b.netns, "b", 80), serve_tcp(&lab.node, "node", 81));
+        let seen = |from: &Netns, to| call(from, to).map(|answer| (answer.from, answer.seen)).expect("an answer");
+        let node_ip = lab.options.node_ip;
+        assert_eq!(seen(&a.netns, (b.ip, 80)), ("b".into(), a.ip.to_string()));
+        assert_eq!(seen(&b.netns, (a.ip, 80)), ("a".into(), b.ip.to_string()));
+        assert_eq!(seen(&a.netns, (node_ip, 81)), ("node".into(), a.ip.to_string()));
+        assert_eq!(seen(&lab.node, (a.ip, 80)), ("a".into(), node_ip.to_string()));
+    });
+}
+
+#[test]
+fn a_missing_pod_and_a_missing_service_fail_at_once() {
+    on_a_node("a_missing_pod_and_a_missing_service_fail_at_once", |lab| {
+        let a = lab.pod("a");
+        let start = Instant::now();
+        for from in [&a.netns, &lab.node] {
+            for address in [Ipv4Addr::new(10, 244, 0, 99), Ipv4Addr::new(10, 244, 7, 7), Ipv4Addr::new(10, 96, 0, 99)] {
+                let error = call(from, (address, 80)).expect_err("nobody has this address");
+                assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{address}: {error}");
+            }
+        }
+        assert!(start.elapsed().as_secs() < 2, "took {:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn a_pod_cannot_reach_the_nodes_loopback() {
+    on_a_node("a_pod_cannot_reach_the_nodes_loopback", |lab| {
+        let a = lab.pod("a");
+        let _server = serve_tcp(&lab.node, "node", 81);
+        // A pod that has handed its loopback address to its router.
+        a.netns.run(|| {
+            let mut socket = links::socket().expect("netlink");
+            let eth0 = links::find(&mut socket, "eth0").expect("asked").expect("there").index;
+            netns::set("ipv4/conf/all/route_localnet", "1").expect("root may");
+            let lo = links::find(&mut socket, "lo").expect("asked").expect("there").index;
+            assert_ne!(lo, eth0);
+        });
+        assert!(call(&a.netns, (Ipv4Addr::LOCALHOST, 81)).is_err());
+    });
+}
+
+#[test]
+fn attach_again_and_after_a_restart() {
+    on_a_node("attach_again_and_after_a_restart", |lab| {
+        let a = lab.pod("a");
+        let b = lab.pod("b");
+        let again = lab.runtime.block_on(lab.network.attach("a", &a.netns.path())).expect("attached");
+        assert_eq!(again, a.ip);
+        let _server = serve_tcp(&a.netns, "a", 80);
+        assert_eq!(call(&b.netns, (a.ip, 80)).expect("an answer").from, "a");
+        // The process starts again: a lives on, b is gone.
+        let live = [("a".to_owned(), a.ip)];
+        lab.network = lab.runtime.block_on(PodNetwork::open(lab.options.clone(), &live)).expect("opened");
+        assert_eq!(call(&lab.node, (a.ip, 80)).expect("an answer").from, "a");
+        assert!(call(&b.netns, (a.ip, 80)).is_err());
+        let c = lab.pod("c");
+        assert_eq!(call(&c.netns, (a.ip, 80)).expect("an answer").from, "a");
+        // A sandbox made anew for the same pod keeps the address.
+        let anew = Netns::new();
+        assert_eq!(lab.runtime.block_on(lab.network.attach("a", &anew.path())).expect("attached"), a.ip);
+        let _server = serve_tcp(&anew, "anew", 80);
+        assert_eq!(call(&c.netns, (a.ip, 80)).expect("an answer").from, "anew");
+    });
+}
+
+#[test]
+fn a_failed_attach_leaves_nothing() {
+    on_a_node("a_failed_attach_leaves_nothing", |lab| {
+        let before = links_of(&lab.node);
+        lab.runtime.block_on(lab.network.attach("a", Path::new("/nonexistent"))).expect_err("no such namespace");
+        lab.runtime.block_on(lab.network.attach("a", Path::new("/proc/self/exe"))).expect_err("no namespace");
+        assert_eq!(links_of(&lab.node), before);
+        assert_eq!(lab.pod("b").ip, Ipv4Addr::new(10, 244, 0, 4), "freed addresses come last");
+    });
+}
+
+#[test]
+fn teardown_leaves_nothing() {
+    on_a_node("teardown_leaves_nothing", |lab| {
+        let (_a, b) = (lab.pod("a"), lab.pod("b"));
+        let mut proxy = crate::network::Proxy::open(lab.options.clone()).expect("a proxy");
+        proxy.sync(&crate::network::proxy::ProxyState::default()).expect("synced");
+        assert_eq!(tables(&lab.node), 2);
+        proxy.teardown().expect("torn down");
+        lab.runtime.block_on(lab.network.detach("a")).expect("detached");
+        lab.runtime.block_on(lab.network.detach("a")).expect("detached again");
+        lab.runtime.block_on(lab.network.teardown()).expect("torn down");
+        assert_eq!(links_of(&lab.node), ["lo"]);
+        assert_eq!(links_of(&b.netns), ["lo"]);
+        assert_eq!(tables(&lab.node), 0);
+        let routes = lab.node.run(|| links::routes(&mut links::socket().expect("netlink")).expect("routes"));
+        assert!(routes.is_empty(), "{routes:?}");
+    });
+}
+
+/// Says how long an attach and a detach take; the bound is generous, since the machine may be busy.
+#[test]
+fn attach_is_quick() {
+    on_a_node("attach_is_quick", |lab| {
+        let pods: Vec<Netns> = (0..20).map(|_| Netns::new()).collect();
+        let start = Instant::now();
+        for (index, netns) in pods.iter().enumerate() {
+            lab.runtime.block_on(lab.network.attach(&format!("pod-{index}"), &netns.path())).expect("attached");
+        }
+        let attach = start.elapsed() / 20;
+        let start = Instant::now();
+        for index in 0..20 {
+            lab.runtime.block_on(lab.network.detach(&format!("pod-{index}"))).expect("detached");
+        }
+        eprintln!("attach {attach:?}, detach {:?}", start.elapsed() / 20);
+        assert!(attach.as_millis() < 100, "{attach:?}");
+    });
+}
+
+fn links_of(netns: &Netns) -> Vec<String> {
+    netns.run(|| links::all(&mut links::socket().expect("netlink")).expect("links").into_iter().map(|link| link.name).collect())
+}
+
+/// How many nftables tables there are.
+fn tables(netns: &Netns) -> usize {
+    netns.run(|| {
+        let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).expect("netlink");
+        let mut ask = Message::new((libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | libc::NFT_MSG_GETTABLE as u16, libc::NLM_F_DUMP as u16);
+        ask.header(&[libc::NFPROTO_IPV4 as u8, 0, 0, 0]);
+        let mut count = 0;
+        socket.dump(ask, |_| count += 1).expect("tables");
+        count
+    })
+}
+
+#[expect(dead_code, reason = "documents that a lab can be handed on")]
+fn lab_is_plain(_: &Lab) {}

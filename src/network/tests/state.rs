@@ -1,0 +1,1 @@
+//! From Services and EndpointSlices to what the proxy has to do.
