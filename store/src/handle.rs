@@ -4,19 +4,23 @@ use crate::batch::Batcher;
 use crate::clock::{Clock, SystemClock};
 use crate::command::{Command, KeyRange, Output, RangeRequest, RangeResponse, Revision, Txn, TxnResponse};
 use crate::dir::Dir;
+use crate::keeper::Keeper;
 use crate::lease::{self, Leases};
 use crate::log::{Log, LogError};
-use crate::machine::{self, Machine};
+use crate::machine;
 use crate::raft::Node;
 use crate::reads::Barrier;
+use crate::recovery;
 use crate::snapshot::Snapshots;
-use crate::state::{Applied, State};
+use crate::space::Space;
+use crate::state::State;
 use crate::watch::Hub;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 pub use crate::error::{OpenError, StoreError};
 pub use crate::watch::{WatchBatch, WatchEvent, Watcher};
@@ -43,13 +47,22 @@ struct Shared {
     state: Arc<State>,
     log: Arc<Log>,
     node: Node,
+    snapshots: Arc<Snapshots>,
+    space: Arc<Space>,
     batcher: Batcher,
     barrier: Barrier,
     hub: Arc<Hub>,
     leases: Arc<Leases>,
     closed: AtomicBool,
-    /// Held until closed.
-    dir: Mutex<Option<Dir>>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What is let go at close.
+struct Running {
+    stop: watch::Sender<bool>,
+    keeper: tokio::task::JoinHandle<()>,
+    /// Its lock.
+    _dir: Dir,
 }
 
 fn failed(error: LogError) -> OpenError {
@@ -73,23 +86,29 @@ impl Store {
     /// # Errors
     /// As `open`.
     pub async fn open_with(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let (dir, log) = tokio::task::spawn_blocking(move || {
+        let quota_bytes = options.quota_bytes;
+        let (dir, log, state, snapshots) = tokio::task::spawn_blocking(move || {
             let dir = Dir::open(&options.dir)?;
             let log = Log::open(&dir.path().join("log")).map_err(failed)?;
-            Ok::<_, OpenError>((dir, log))
+            let (state, snapshots) = recovery::recover(dir.path(), &log)?;
+            Ok::<_, OpenError>((dir, Arc::new(log), Arc::new(state), Arc::new(snapshots)))
         })
         .await
         .map_err(|error| OpenError::Damaged(error.to_string()))??;
-        let log = Arc::new(log);
-        let state = Arc::new(State::new(Machine::default(), Applied::default()));
-        let snapshots = Arc::new(Snapshots::default());
-        let node = match Node::start(dir.member()?, log.clone(), state.clone(), snapshots).await {
+        let started = async { Node::start(dir.member()?, log.clone(), state.clone(), snapshots.clone()).await };
+        let node = match started.await {
             Ok(node) => node,
             Err(error) => {
                 log.close().await;
+                snapshots.close();
                 return Err(error);
             }
         };
+        let space = Arc::new(Space::new(dir.path().to_owned(), quota_bytes, log.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let keeper =
+            Keeper { state: state.clone(), log: log.clone(), snapshots: snapshots.clone(), space: space.clone(), node: node.clone() };
+        let running = Running { stop, keeper: tokio::spawn(keeper.run(stopped)), _dir: dir };
         let batcher = Batcher::start(node.clone());
         let shared = Shared {
             hub: Hub::start(state.clone()),
@@ -98,9 +117,11 @@ impl Store {
             state,
             log,
             node,
+            snapshots,
+            space,
             batcher,
             closed: AtomicBool::new(false),
-            dir: Mutex::new(Some(dir)),
+            running: Mutex::new(Some(running)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -208,22 +229,55 @@ impl Store {
     }
 
     async fn submit(&self, command: Command) -> Result<Output, StoreError> {
-        self.open_still()?.batcher.submit(command).await
+        let shared = self.open_still()?;
+        shared.space.admit(&command)?;
+        shared.batcher.submit(command).await
     }
 
     /// Writes what is pending, closes the files. Every clone answers `Closed` from then on.
     pub async fn close(&self) {
         let shared = &self.shared;
-        if shared.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        shared.closed.store(true, Ordering::Release);
         shared.hub.close();
-        shared.node.shutdown().await;
-        if tokio::time::timeout(CLOSE, shared.log.close()).await.is_err() {
-            tracing::warn!("the log did not close in time; what it had not acknowledged may be lost");
+        let running = shared.running.lock().take();
+        if let Some(running) = running {
+            wind_up(running, shared.node.clone(), shared.state.clone(), shared.snapshots.clone(), shared.log.clone()).await;
         }
-        shared.dir.lock().take();
     }
+}
+
+impl Drop for Shared {
+    /// A store that was not closed winds up in the background.
+    fn drop(&mut self) {
+        let Some(running) = self.running.lock().take() else { return };
+        self.hub.close();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(wind_up(running, self.node.clone(), self.state.clone(), self.snapshots.clone(), self.log.clone()));
+        }
+    }
+}
+
+async fn wind_up(running: Running, node: Node, state: Arc<State>, snapshots: Arc<Snapshots>, log: Arc<Log>) {
+    let Running { stop, keeper, _dir: dir } = running;
+    stop.send_replace(true);
+    if let Err(error) = keeper.await {
+        tracing::warn!(%error, "the keeper of checkpoints did not end cleanly");
+    }
+    node.shutdown().await;
+    let saved = tokio::task::spawn_blocking(move || {
+        let saved = snapshots.save(&state);
+        snapshots.close();
+        saved
+    });
+    match saved.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "no checkpoint was written at close; the next start replays the log"),
+        Err(error) => tracing::warn!(%error, "the checkpoint did not end cleanly"),
+    }
+    if tokio::time::timeout(CLOSE, log.close()).await.is_err() {
+        tracing::warn!("the log did not close in time; what it had not acknowledged may be lost");
+    }
+    drop(dir);
 }
 
 fn unexpected(output: &Output) -> StoreError {

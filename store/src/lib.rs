@@ -6,18 +6,24 @@
 //! linearizable, `range_local` reads this replica as it stands; a watch is ordered, without gaps, whole revisions only.
 
 mod batch;
+mod checkpoint;
 pub mod clock;
 mod codec;
 pub mod command;
 mod dir;
+mod engine;
 mod error;
 pub mod handle;
+mod keeper;
 mod lease;
 mod log;
 mod machine;
 mod raft;
 mod reads;
+mod recovery;
+mod rows;
 mod snapshot;
+mod space;
 mod state;
 mod watch;
 

@@ -6,6 +6,7 @@ use crate::error::StoreError;
 use crate::machine::{Machine, Scan};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::watch;
 
@@ -18,7 +19,7 @@ const COLLECT_SLICE: usize = 512;
 const READ_ATTEMPTS: usize = 3;
 
 /// How far the log has been applied. Opaque to all but Raft.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// One past the last applied index; 0: none.
     pub next: u64,
@@ -115,6 +116,16 @@ impl State {
     pub fn between<T>(&self, look: impl FnOnce(&mut Machine, &Applied) -> T) -> T {
         let applied = self.applied.lock();
         look(&mut self.machine.write(), &applied)
+    }
+
+    /// Tells that the checkpoint holds everything up to this revision.
+    pub fn saved(&self, revision: Revision) {
+        self.machine.write().saved(revision);
+    }
+
+    /// Frees a slice of what compaction has left; true: there is more.
+    pub fn collect(&self) -> bool {
+        self.machine.write().collect(COLLECT_SLICE)
     }
 
     /// A range at one revision; the lock is let go between slices.

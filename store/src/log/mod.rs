@@ -109,6 +109,8 @@ struct Shared {
     spare: AtomicBool,
     /// Bytes that all segments take.
     bytes: AtomicU64,
+    /// Bytes written since the log was opened.
+    written: AtomicU64,
 }
 
 /// Entries by index, and the state.
@@ -144,6 +146,7 @@ impl Log {
             stuck: AtomicBool::new(false),
             room: AtomicU64::new(0),
             spare: AtomicBool::new(false),
+            written: AtomicU64::new(0),
         });
         let writer = writer::Writer::new(shared.clone(), recovered.tail)
             .and_then(|writer| std::thread::Builder::new().name("store-log".into()).spawn(move || writer.run(requests)))
@@ -216,6 +219,11 @@ impl Log {
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written since the log was opened.
+    pub fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
     }
 
     /// Why nothing can be taken at present, if so: the disk is full, and what was set aside is used up.

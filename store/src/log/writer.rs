@@ -80,6 +80,7 @@ impl Writer {
             records.extend(request.records);
             waiting.push(request.done);
         }
+        let purges = records.iter().any(|record| matches!(record, Record::Purge { .. }));
         if let Some(committed) = self.shared.committed.lock().take() {
             records.push(Record::Committed(committed));
         }
@@ -89,6 +90,9 @@ impl Writer {
         }
         for done in waiting {
             done(result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string())));
+        }
+        if purges {
+            self.drop_purged();
         }
     }
 
@@ -129,6 +133,7 @@ impl Writer {
             writer.tail.file.sync_data()
         })?;
         self.tail.offset += bytes.len() as u64;
+        self.shared.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.tail.sequence += 1;
         let mut index = self.shared.index.lock();
         let mut last = None;
@@ -152,9 +157,6 @@ impl Writer {
         }
         drop(index);
         self.publish();
-        if places.iter().any(|(record, _)| matches!(record, Record::Purge { .. })) {
-            self.drop_purged();
-        }
         if self.tail.size - self.tail.offset < segment::SIZE / 2 {
             self.ask_for_spare();
         }

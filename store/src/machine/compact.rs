@@ -20,7 +20,8 @@ impl Machine {
     /// written since the last compaction can hold anything to free, so this costs by what changed, not by what is stored.
     pub fn collect(&mut self, budget: usize) -> bool {
         for _ in 0..budget {
-            let Some(change) = self.changes.pop_front_if(|change| change.revision < self.compacted) else {
+            let upto = self.collectable();
+            let Some(change) = self.changes.pop_front_if(|change| change.revision <= upto) else {
                 return false;
             };
             let Some(history) = self.keys.get_mut(&change.key) else { continue };
@@ -32,6 +33,17 @@ impl Machine {
                 self.keys.remove(&change.key);
             }
         }
-        self.changes.front().is_some_and(|change| change.revision < self.compacted)
+        let upto = self.collectable();
+        self.changes.front().is_some_and(|change| change.revision <= upto)
+    }
+
+    /// A change leaves when compaction is past it and the checkpoint, which finds through it what to write, has it.
+    fn collectable(&self) -> Revision {
+        self.saved.min(self.compacted - 1)
+    }
+
+    /// Tells that the checkpoint holds everything up to this revision.
+    pub fn saved(&mut self, revision: Revision) {
+        self.saved = revision;
     }
 }

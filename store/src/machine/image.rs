@@ -85,7 +85,7 @@ impl Machine {
 
     /// An empty machine at a revision, to be filled by `load`.
     pub fn at(revision: Revision, compacted: Revision) -> Self {
-        Self { revision, compacted, ..Self::default() }
+        Self { revision, compacted, saved: revision, ..Self::default() }
     }
 
     /// Takes in one row. Leases first, then versions in the order of writing; `loaded` ends it.

@@ -12,6 +12,8 @@ mod compact;
 mod history;
 mod image;
 mod lease;
+#[cfg(test)]
+mod model;
 mod range;
 mod txn;
 
@@ -38,6 +40,8 @@ pub struct Machine {
     removed: Vec<RowKey>,
     /// Leases granted or gone since the last checkpoint took them.
     touched_leases: BTreeSet<i64>,
+    /// The checkpoint has every version up to this revision; later ones are found through `changes`, which keeps them.
+    saved: Revision,
     /// Bytes of keys and values in memory, history included.
     bytes: u64,
 }
@@ -52,6 +56,7 @@ impl Default for Machine {
             leases: BTreeMap::new(),
             removed: Vec::new(),
             touched_leases: BTreeSet::new(),
+            saved: 1,
             bytes: 0,
         }
     }
@@ -106,15 +111,11 @@ impl Machine {
     /// Writes a key's next version; returns the state before. The value is copied, so that no larger buffer stays alive.
     fn put(&mut self, stamp: &mut Stamp, key: &Bytes, value: &Bytes, lease: i64) -> Option<KeyValue> {
         let value = Bytes::copy_from_slice(value);
-        if !self.keys.contains_key(key) {
-            let owned = Bytes::copy_from_slice(key);
-            self.keys.insert(owned, History::default());
-        }
-        let (key, history) = {
-            let key = self.keys.get_key_value(key).expect("inserted above").0.clone();
-            let history = self.keys.get_mut(&key).expect("inserted above");
-            (key, history)
+        let key = match self.keys.get_key_value(key) {
+            Some((key, _)) => key.clone(),
+            None => Bytes::copy_from_slice(key),
         };
+        let history = self.keys.entry(key.clone()).or_default();
         let before = history.live().map(|version| version.kv(&key));
         let (create, version) = before.as_ref().map_or((stamp.revision, 1), |kv| (kv.create_revision, kv.version + 1));
         self.bytes += (key.len() + value.len()) as u64;

@@ -12,7 +12,7 @@ use crate::codec;
 use crate::command::{Command, Output};
 use crate::error::StoreError;
 use bytes::Bytes;
-pub use node::Node;
+pub use node::{KEEP_ENTRIES, Node};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ const HEARTBEAT_MS: u64 = 300;
 /// How long a start may take until the log is replayed and a leader is known.
 const START: Duration = Duration::from_secs(120);
 /// Entries kept behind a snapshot for members that lag a little.
-const KEEP_ENTRIES: u64 = 256;
+pub const KEEP_ENTRIES: u64 = 256;
 
 #[derive(Clone)]
 pub struct Node {

@@ -71,6 +71,10 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotData>> {
+        // An error here would end the replica; so the snapshot is made beforehand, where a full disk only means "later".
+        if let Some(image) = self.snapshots.current() {
+            return offered(image);
+        }
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
         let image = tokio::task::spawn_blocking(move || snapshots.build(&state)).await.map_err(io::Error::other)??;
         offered(image)
@@ -104,7 +108,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<Types>, image: SnapshotData) -> io::Result<()> {
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        tokio::task::spawn_blocking(move || snapshots.install(&state, image)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || snapshots.install(&state, &image)).await.map_err(io::Error::other)?
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, SnapshotData>>> {
