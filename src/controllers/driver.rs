@@ -41,7 +41,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let recorder = Recorder::start(client.clone(), clock.clone());
-    let controllers = super::all(&options).into();
+    let controllers = super::all(&options, clock.now()).into();
     let driver = Driver {
         feed,
         client,
@@ -103,20 +103,30 @@ impl Driver {
     }
 
     fn resync(&mut self, snapshot: &Snapshot) {
-        for (i, controller) in self.controllers.iter().enumerate() {
-            for key in controller.all_keys(snapshot) {
-                self.queue.add((i, key));
+        let now = self.clock.now();
+        for i in 0..self.controllers.len() {
+            for key in self.controllers[i].all_keys(snapshot) {
+                self.want(i, key, now);
             }
         }
         self.release(snapshot);
     }
 
+    fn want(&mut self, controller: usize, key: Key, now: Timestamp) {
+        let settle = self.controllers[controller].settle();
+        if settle.is_zero() {
+            self.queue.add((controller, key));
+        } else {
+            self.queue.add_at((controller, key), now + settle);
+        }
+    }
+
     fn take(&mut self, batch: &[Event]) {
-        let snapshot = self.feed.snapshot();
+        let (snapshot, now) = (self.feed.snapshot(), self.clock.now());
         for event in batch {
-            for (i, controller) in self.controllers.iter().enumerate() {
-                for key in controller.keys_for(event, &snapshot) {
-                    self.queue.add((i, key));
+            for i in 0..self.controllers.len() {
+                for key in self.controllers[i].keys_for(event, &snapshot) {
+                    self.want(i, key, now);
                 }
             }
         }

@@ -62,8 +62,9 @@ fn label<'a>(slice: &'a api::EndpointSlice, key: &str) -> Option<&'a str> {
 }
 
 fn service_of(slice: &api::EndpointSlice) -> Option<Key> {
-    (label(slice, MANAGED_BY) == Some(CONTROLLER))
-        .then(|| Key::new::<Service>(slice.metadata.namespace.as_deref().unwrap_or_default(), label(slice, SERVICE_NAME).unwrap_or_default()))
+    (label(slice, MANAGED_BY) == Some(CONTROLLER)).then(|| {
+        Key::new::<Service>(slice.metadata.namespace.as_deref().unwrap_or_default(), label(slice, SERVICE_NAME).unwrap_or_default())
+    })
 }
 
 fn is_ours(slice: &api::EndpointSlice, service: &core::Service) -> bool {
@@ -164,7 +165,8 @@ fn key_of(e: &api::Endpoint) -> EndpointKey {
 
 /// What tells port lists apart.
 fn port_key(ports: &[api::EndpointPort]) -> Vec<String> {
-    let one = |p: &api::EndpointPort| format!("{:?} {:?} {:?} {:?}", p.name.as_deref().unwrap_or_default(), p.port, p.protocol, p.app_protocol);
+    let one =
+        |p: &api::EndpointPort| format!("{:?} {:?} {:?} {:?}", p.name.as_deref().unwrap_or_default(), p.port, p.protocol, p.app_protocol);
     let mut key: Vec<String> = ports.iter().map(one).collect();
     key.sort();
     key

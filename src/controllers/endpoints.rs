@@ -76,7 +76,8 @@ fn is_managed(meta: &ObjectMeta) -> bool {
 }
 
 fn wanted(service: &Ref<Service>, pods: &[Ref<Pod>], present: Option<&Ref<Endpoints>>) -> core::Endpoints {
-    let metadata = ObjectMeta { name: service.metadata.name.clone(), namespace: service.metadata.namespace.clone(), ..ObjectMeta::default() };
+    let metadata =
+        ObjectMeta { name: service.metadata.name.clone(), namespace: service.metadata.namespace.clone(), ..ObjectMeta::default() };
     let mut endpoints = present.map_or_else(|| core::Endpoints { metadata, subsets: None }, |e| (**e).clone());
     let mut subsets = subsets(service, pods);
     let truncated = truncate(&mut subsets);

@@ -115,12 +115,16 @@ impl Controller for KubernetesService {
     }
 
     fn reconcile(&self, snapshot: &Snapshot, _: &Key, _: Timestamp) -> Plan {
-        if self.masters.is_empty() || snapshot.get::<Namespace>("", NAMESPACE).is_none() {
+        if snapshot.get::<Namespace>("", NAMESPACE).is_none() {
             return Plan::default();
         }
         let mut actions = Vec::new();
         if snapshot.get::<Service>(NAMESPACE, NAME).is_none() {
             actions.push(Action::create::<Service>(&self.service()).forgive(made));
+        }
+        // A master that only its own machine reaches is no endpoint.
+        if self.masters.is_empty() {
+            return Plan::step(actions);
         }
         let wanted = self.endpoints();
         match snapshot.get::<Endpoints>(NAMESPACE, NAME) {

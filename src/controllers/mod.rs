@@ -10,8 +10,10 @@ mod execute;
 mod garbage_collector;
 mod kubernetes_service;
 mod namespace;
+mod node_lifecycle;
 mod owners;
 mod plan;
+mod pod_gc;
 mod pods;
 mod queue;
 mod replica_set;
@@ -19,10 +21,12 @@ mod root_ca;
 mod service_account;
 mod service_pods;
 mod system_namespaces;
+mod taint_eviction;
 
 pub use driver::run;
 pub use plan::{Controller, Plan};
 
+use k8s_openapi::jiff::Timestamp;
 use std::net::IpAddr;
 
 /// What the controllers must be told.
@@ -37,8 +41,8 @@ pub struct Options {
     pub api_port: u16,
 }
 
-/// Every controller of the cluster.
-fn all(options: &Options) -> Vec<Box<dyn Controller>> {
+/// Every controller of the cluster, which begin at `started`.
+fn all(options: &Options, started: Timestamp) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(system_namespaces::SystemNamespaces),
         Box::new(kubernetes_service::KubernetesService::new(options.kubernetes_service_ip, &options.masters, options.api_port)),
@@ -50,5 +54,8 @@ fn all(options: &Options) -> Vec<Box<dyn Controller>> {
         Box::new(endpoints::EndpointsController),
         Box::new(garbage_collector::GarbageCollector),
         Box::new(namespace::Namespaces),
+        Box::new(node_lifecycle::NodeLifecycle { started }),
+        Box::new(taint_eviction::TaintEviction),
+        Box::new(pod_gc::PodGc),
     ]
 }

@@ -55,7 +55,8 @@ impl Controller for Namespaces {
         write_status(&mut plan, &namespace, &totals, now);
         if doomed.is_empty() {
             let mut released = (*namespace).clone();
-            released.spec = Some(core::NamespaceSpec { finalizers: Some(finalizers.iter().filter(|f| *f != FINALIZER).cloned().collect()) });
+            released.spec =
+                Some(core::NamespaceSpec { finalizers: Some(finalizers.iter().filter(|f| *f != FINALIZER).cloned().collect()) });
             // The last word on the status comes before the last word at all.
             let status = plan.status.take();
             plan.then(status.into_iter().collect());

@@ -6,7 +6,7 @@ use crate::kinds::{AnyObject, Object, ObjectKey, Registered, Resource};
 use crate::meta::{ObjectMeta, Reason, Status};
 use crate::watch::{Event, Snapshot};
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -45,6 +45,10 @@ pub fn stored() -> impl Iterator<Item = &'static dyn Resource> {
 pub trait Controller: Send + Sync + 'static {
     /// The component that Events name as their source, such as `replicaset-controller`.
     fn name(&self) -> &'static str;
+    /// How long a key waits between the first event that concerns it and its run.
+    fn settle(&self) -> SignedDuration {
+        SignedDuration::ZERO
+    }
     /// Keys whose plan the event may have changed. `snapshot` is at or after the event.
     fn keys_for(&self, event: &Event, snapshot: &Snapshot) -> Vec<Key>;
     /// Every key: at start, and after events were missed.

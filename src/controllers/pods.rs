@@ -1,5 +1,7 @@
 //! What the workload controllers need to know of pods: activity, availability, and who is deleted first.
 
+use crate::kinds::pod::{containers::names_sidecar, state};
+pub use crate::kinds::pod::state::{is_active, is_available, is_ready, is_terminal, is_terminating, node_name, phase};
 use crate::kinds::{Pod, Ref};
 use crate::meta::time;
 use k8s_openapi::api::core::v1 as api;
@@ -10,33 +12,13 @@ use std::collections::HashMap;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-pub fn phase(pod: &api::Pod) -> &str {
-    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
-}
-
-pub fn node_name(pod: &api::Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
-}
-
-/// Succeeded or Failed: all containers have stopped and none will start again.
-pub fn is_terminal(pod: &api::Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
-}
-
-pub fn is_active(pod: &api::Pod) -> bool {
-    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
-}
-
-pub fn is_terminating(pod: &api::Pod) -> bool {
-    !is_terminal(pod) && pod.metadata.deletion_timestamp.is_some()
+/// Being deleted, but not yet stopped: what a ReplicaSet counts as terminating.
+pub fn is_stopping(pod: &api::Pod) -> bool {
+    !is_terminal(pod) && is_terminating(pod)
 }
 
 pub fn condition<'a>(pod: &'a api::Pod, kind: &str) -> Option<&'a api::PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
-}
-
-pub fn is_ready(pod: &api::Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|c| c.status == "True")
+    state::condition(pod.status.as_ref()?, kind)
 }
 
 /// When a ready pod will have been ready for `min_ready_seconds`; None if it is not ready.
@@ -113,16 +95,10 @@ fn log_age(since: &Time, now: Timestamp) -> i32 {
 /// The most restarts of a container, then of a sidecar.
 fn restarts(pod: &api::Pod) -> (i32, i32) {
     let Some(status) = &pod.status else { return (0, 0) };
-    let init = pod.spec.as_ref().and_then(|s| s.init_containers.as_ref());
-    let sidecar = |name: &str| init.into_iter().flatten().any(|c| c.name == name && c.restart_policy.as_deref() == Some("Always"));
+    let sidecar = |name: &str| pod.spec.as_ref().is_some_and(|s| names_sidecar(s, name));
     let regular = status.container_statuses.iter().flatten().map(|c| c.restart_count).max();
     let sidecars = status.init_container_statuses.iter().flatten().filter(|c| sidecar(&c.name)).map(|c| c.restart_count).max();
     (regular.unwrap_or(0), sidecars.unwrap_or(0))
-}
-
-/// True if a pod became ready by now, later than `min_ready_seconds` ago or not.
-pub fn is_available(pod: &api::Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
-    available_at(pod, min_ready_seconds).is_some_and(|at| at <= now)
 }
 
 /// The time of a new condition.

@@ -60,7 +60,7 @@ fn reconcile(snapshot: &Snapshot, rs: &Ref<ReplicaSet>, spec: &apps::ReplicaSetS
     let terminating = snapshot
         .owned_by(rs.object().uid())
         .filter_map(|o| o.get::<Pod>())
-        .filter(|p| pods::is_terminating(p) && is_controlled_by(&p.metadata, rs.object()) && selector.matches(p.metadata.labels.as_ref()));
+        .filter(|p| pods::is_stopping(p) && is_controlled_by(&p.metadata, rs.object()) && selector.matches(p.metadata.labels.as_ref()));
     let counted = count(rs, spec, &owned, terminating.count(), now);
     // A ReplicaFailure tells of pods that could not be made or deleted, not of a claim that failed.
     let blame = if claiming || plan.steps.is_empty() {

@@ -2,6 +2,7 @@
 
 use super::plan::Key;
 use super::pods;
+use crate::kinds::pod::containers::is_sidecar;
 use crate::kinds::{Node, Pod, Ref, Service};
 use crate::meta::{ObjectMeta, Selector};
 use crate::watch::{Change, Event, Snapshot};
@@ -107,7 +108,7 @@ pub fn port_of(pod: &core::Pod, port: &core::ServicePort) -> Option<i32> {
         Some(IntOrString::String(name)) => name,
     };
     let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c));
     let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let protocol = protocol(port.protocol.as_deref());
     ports.find(|p| p.name.as_ref() == Some(name) && self::protocol(p.protocol.as_deref()) == protocol).map(|p| p.container_port)

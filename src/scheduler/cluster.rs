@@ -1,7 +1,8 @@
 //! The nodes and what is placed on them, kept up to date event by event.
 
 use super::resources::Resources;
-use super::wanted::{HostPort, Wanted, is_live, node_name};
+use super::wanted::{HostPort, Wanted};
+use crate::kinds::pod::state::{is_terminal, node_name};
 use crate::kinds::{Node, Pod, Ref};
 use crate::watch::{Change, Event, Snapshot};
 use std::collections::{BTreeMap, HashMap};
@@ -116,7 +117,7 @@ impl Cluster {
     /// True if room came free.
     fn set_pod(&mut self, pod: &Ref<Pod>) -> bool {
         let (uid, node) = (pod.object().uid(), node_name(pod));
-        if !is_live(pod) {
+        if is_terminal(pod) {
             return self.unplace(uid);
         }
         if node.is_empty() {

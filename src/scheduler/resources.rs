@@ -1,17 +1,13 @@
 //! Amounts of resources: what a pod asks for, what a node has.
 
+use crate::kinds::pod::containers;
+use crate::kinds::pod::resources::{self, Amounts};
 use crate::meta::Quantity;
-use crate::meta::quantity::{Amount, amount};
 use k8s_openapi::api::core::v1 as core;
 use std::collections::BTreeMap;
 
-type List = BTreeMap<String, Quantity>;
-
-/// What a pod counts for when it asks for nothing: a tenth of a core and 200 MB, so that such pods spread too.
-const DEFAULT_MILLI_CPU: i64 = 100;
-const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
-/// Resources that a pod may ask for as a whole.
-const POD_LEVEL: [&str; 2] = ["cpu", "memory"];
+/// What a container counts for when it asks for nothing: a tenth of a core and 200 MB, so that such pods spread too.
+const FLOOR: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "200Mi")];
 
 /// Millicores, bytes, and counts of anything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +20,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    fn of(amounts: &BTreeMap<String, Amount>) -> Self {
+    fn of(amounts: &Amounts) -> Self {
         let mut out = Self::default();
         for (name, amount) in amounts {
             match name.as_str() {
@@ -42,7 +38,7 @@ impl Resources {
 
     /// What a node offers.
     pub fn of_node(node: &core::Node) -> Self {
-        Self::of(&amounts(node.status.as_ref().and_then(|s| s.allocatable.as_ref())))
+        Self::of(&resources::amounts(node.status.as_ref().and_then(|s| s.allocatable.as_ref())))
     }
 
     pub fn add(&mut self, more: &Self, sign: i64) {
@@ -56,73 +52,34 @@ impl Resources {
     }
 }
 
-fn amounts(list: Option<&List>) -> BTreeMap<String, Amount> {
-    list.into_iter().flatten().map(|(name, q)| (name.clone(), amount(Some(q)))).collect()
+/// What a pod asks for, itself counted as one of `pods`; and its cpu and memory as the scores count them.
+pub fn requests(spec: &core::PodSpec) -> (Resources, (i64, i64)) {
+    let mut asked = Resources::of(&resources::requests(spec));
+    asked.pods = 1;
+    let counted = Resources::of(&resources::requests(&floored(spec)));
+    (asked, (counted.milli_cpu, counted.memory))
 }
 
-fn add(into: &mut BTreeMap<String, Amount>, more: &BTreeMap<String, Amount>) {
-    for (name, n) in more {
-        let sum = into.entry(name.clone()).or_default();
-        *sum = *sum + *n;
-    }
-}
-
-fn raise(into: &mut BTreeMap<String, Amount>, to: &BTreeMap<String, Amount>) {
-    for (name, n) in to {
-        let most = into.entry(name.clone()).or_default();
-        *most = (*most).max(*n);
-    }
-}
-
-/// What a container asks for; `floor` stands in for cpu and memory that it does not mention.
-fn of_container(container: &core::Container, floor: Option<&BTreeMap<String, Amount>>) -> BTreeMap<String, Amount> {
-    let mut out = amounts(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    for (name, n) in floor.into_iter().flatten() {
-        out.entry(name.clone()).or_insert(*n);
-    }
+/// What counts for the sum, with the floor where a container says nothing.
+fn floored(spec: &core::PodSpec) -> core::PodSpec {
+    let mut out = core::PodSpec {
+        containers: spec.containers.iter().map(bare).collect(),
+        init_containers: spec.init_containers.as_ref().map(|list| list.iter().map(bare).collect()),
+        resources: spec.resources.clone(),
+        overhead: spec.overhead.clone(),
+        ..core::PodSpec::default()
+    };
+    containers::each_mut(&mut out, |c| {
+        let requests = c.resources.get_or_insert_default().requests.get_or_insert_default();
+        for (name, amount) in FLOOR {
+            requests.entry(name.into()).or_insert_with(|| Quantity(amount.into()));
+        }
+    });
     out
 }
 
-fn is_sidecar(container: &core::Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
-}
-
-/// component-helpers' PodRequests: containers and sidecars together, or the most that an init container needs beside the
-/// sidecars before it; then what the pod asks for as a whole, and its overhead.
-fn of_pod(spec: &core::PodSpec, floor: Option<&BTreeMap<String, Amount>>) -> BTreeMap<String, Amount> {
-    let mut sum = BTreeMap::new();
-    for container in &spec.containers {
-        add(&mut sum, &of_container(container, floor));
-    }
-    let (mut sidecars, mut init) = (BTreeMap::new(), BTreeMap::new());
-    for container in spec.init_containers.iter().flatten() {
-        let mut needs = of_container(container, floor);
-        if is_sidecar(container) {
-            add(&mut sum, &needs);
-            add(&mut sidecars, &needs);
-            needs = sidecars.clone();
-        } else {
-            add(&mut needs, &sidecars);
-        }
-        raise(&mut init, &needs);
-    }
-    raise(&mut sum, &init);
-    let whole = amounts(spec.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    sum.extend(whole.into_iter().filter(|(name, _)| POD_LEVEL.contains(&name.as_str()) || name.starts_with("hugepages-")));
-    add(&mut sum, &amounts(spec.overhead.as_ref()));
-    sum
-}
-
-/// What a pod asks for, itself counted as one of `pods`; and its cpu and memory as the scores count them.
-pub fn requests(spec: &core::PodSpec) -> (Resources, (i64, i64)) {
-    let mut asked = Resources::of(&of_pod(spec, None));
-    asked.pods = 1;
-    let floor = BTreeMap::from([
-        ("cpu".to_owned(), Amount::from_milli(DEFAULT_MILLI_CPU)),
-        ("memory".to_owned(), Amount::from_value(DEFAULT_MEMORY)),
-    ]);
-    let counted = Resources::of(&of_pod(spec, Some(&floor)));
-    (asked, (counted.milli_cpu, counted.memory))
+fn bare(c: &core::Container) -> core::Container {
+    core::Container { resources: c.resources.clone(), restart_policy: c.restart_policy.clone(), ..core::Container::default() }
 }
 
 #[cfg(test)]
@@ -132,22 +89,6 @@ mod tests {
 
     fn spec(value: serde_json::Value) -> core::PodSpec {
         serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn init_containers_sidecars_and_overhead_count_as_kubernetes_counts_them() {
-        let container = |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}}});
-        let sidecar = |cpu: &str| json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}});
-        for (value, milli) in [
-            (json!({"containers": [container("a", "100m"), container("b", "200m")]}), 300),
-            (json!({"containers": [container("a", "100m")], "initContainers": [container("i", "500m")]}), 500),
-            (json!({"containers": [container("a", "400m")], "initContainers": [sidecar("200m"), container("i", "500m")]}), 700),
-            (json!({"containers": [container("a", "100m")], "initContainers": [container("i", "500m"), sidecar("200m")]}), 500),
-            (json!({"containers": [container("a", "100m")], "overhead": {"cpu": "50m"}}), 150),
-            (json!({"containers": [container("a", "100m")], "resources": {"requests": {"cpu": "1"}}}), 1000),
-        ] {
-            assert_eq!(requests(&spec(value.clone())).0.milli_cpu, milli, "{value}");
-        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A pod as the cycle sees it: what it asks of a node, worked out once.
 
 use super::resources::{Resources, requests};
+use crate::kinds::pod::{containers::is_sidecar, state::{is_terminal, node_name}};
 use crate::kinds::{Pod, Ref, controller_of};
 use k8s_openapi::api::core::v1 as core;
 
@@ -58,7 +59,7 @@ impl Wanted {
 }
 
 fn host_ports(spec: &core::PodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let taken = ports.filter_map(|p| {
         let port = p.host_port.filter(|&p| p > 0)?;
@@ -68,20 +69,10 @@ fn host_ports(spec: &core::PodSpec) -> Vec<HostPort> {
     taken.collect()
 }
 
-/// The node that a pod is bound to; empty if none.
-pub fn node_name(pod: &core::Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
-}
-
-/// True if the pod uses its node's resources, or will.
-pub fn is_live(pod: &core::Pod) -> bool {
-    !matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
 /// True if this scheduler should find a node for the pod now.
 pub fn is_waiting(pod: &core::Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let ours = spec.scheduler_name.as_deref().is_none_or(|n| n == SCHEDULER_NAME);
     let open = spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty);
-    ours && open && node_name(pod).is_empty() && is_live(pod) && pod.metadata.deletion_timestamp.is_none()
+    ours && open && node_name(pod).is_empty() && !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
 }
