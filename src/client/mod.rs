@@ -4,6 +4,7 @@
 //! May import: meta, kinds, env.
 
 pub mod https;
+pub mod reflector;
 
 pub use https::HttpsClient;
 
