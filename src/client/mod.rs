@@ -7,6 +7,7 @@ pub mod https;
 pub mod kubeconfig;
 pub mod tunnel;
 pub mod recorder;
+pub mod reflector;
 
 pub use https::HttpsClient;
 pub use recorder::{Record, Recorder};
