@@ -1,12 +1,17 @@
 //! Containers for real. The program is three things: the test, the shim (started again by the runtime), and what runs
 //! in the containers (the image holds nothing but this static binary).
 
+mod isolation;
+mod processes;
+mod survival;
 mod verbs;
 mod world;
 
-use orchd_runtime::spec::*;
-use orchd_runtime::{RuntimeEvent, SHIM_VERB, StartError, shim_main};
+use orchd_runtime::{SHIM_VERB, shim_main};
 use std::time::Instant;
+use isolation::*;
+use processes::*;
+use survival::*;
 use world::World;
 
 fn main() {
@@ -23,66 +28,50 @@ fn main() {
     }
     let filter = args.iter().skip(1).find(|a| !a.starts_with('-')).cloned().unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut count = 0;
+    let (mut count, mut failed) = (0, 0);
     macro_rules! tests {
         ($($name:ident)*) => { $(
             if stringify!($name).contains(&filter) {
                 let began = Instant::now();
-                runtime.block_on(async { $name(World::new(stringify!($name)).await).await });
-                println!("test {} ... ok ({:?})", stringify!($name), began.elapsed());
+                let ok = runtime.block_on(async {
+                    let world = World::new(stringify!($name)).await;
+                    let handle = world.runtime.clone();
+                    let ok = tokio::spawn($name(world)).await.is_ok();
+                    for sandbox in handle.list().await.unwrap() {
+                        handle.remove_sandbox(&sandbox.spec.id).await.unwrap();
+                    }
+                    ok
+                });
+                println!("test {} ... {} ({:?})", stringify!($name), if ok { "ok" } else { "FAILED" }, began.elapsed());
                 count += 1;
+                failed += u32::from(!ok);
             }
         )* };
     }
     tests! {
         a_container_runs_and_its_end_is_told
         signals_and_codes
+        environment_directory_and_user
+        logs_survive_and_are_marked
+        capabilities_are_as_given
+        seccomp_holds_in_container_and_exec
+        read_only_root_and_masked_paths
+        volumes_and_sub_paths
+        devices_are_out_of_reach
+        memory_limits_kill
+        programs_that_cannot_run
+        exec_with_pipes
+        exec_with_a_terminal
+        an_exec_that_nobody_wants_is_killed
+        containers_with_a_terminal
+        shared_namespaces
+        privileged_containers
+        limits_change_and_usage_is_seen
+        a_new_agent_finds_what_runs
+        a_dead_shim_is_told
+        many_at_once
+        speed
     }
-    println!("\ntest result: ok. {count} passed");
-}
-
-async fn a_container_runs_and_its_end_is_told(mut w: World) {
-    let began = Instant::now();
-    let pod = w.pod().await;
-    println!("create_sandbox {:?}", began.elapsed());
-    for _ in 0..5 {
-        let spec = w.container(&["echo", "hello", "you"]);
-        let id = spec.id.clone();
-        let began = Instant::now();
-        let (pid, started) = w.runtime.start_container(&pod, spec).await.unwrap();
-        println!("start_container {:?}", began.elapsed());
-        assert!(pid > 1 && started > 0);
-        let exit = w.exit_of(&id).await;
-        assert_eq!((exit.code, exit.signal, exit.oom_killed), (0, None, false));
-        assert!(exit.started_at_ns == started && exit.finished_at_ns >= started);
-        assert_eq!(w.output(&id), "hello you\n");
-    }
-    let list = w.runtime.list().await.unwrap();
-    assert_eq!(list[0].containers.len(), 5);
-    w.end(&pod).await;
-}
-
-async fn signals_and_codes(mut w: World) {
-    let pod = w.pod().await;
-    let spec = w.container(&["exit", "42"]);
-    assert_eq!(w.run(&pod, spec).await.0.code, 42);
-    let spec = w.container(&["term"]);
-    let id = spec.id.clone();
-    w.runtime.start_container(&pod, spec).await.unwrap();
-    while w.output(&id) != "ready\n" {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    w.runtime.kill(&pod, &id, libc::SIGTERM).await.unwrap();
-    assert_eq!(w.exit_of(&id).await.code, 7);
-    w.runtime.kill(&pod, &id, libc::SIGTERM).await.unwrap();
-    let spec = w.container(&["sleep", "600"]);
-    let id = spec.id.clone();
-    w.runtime.start_container(&pod, spec).await.unwrap();
-    assert!(matches!(w.runtime.remove_container(&pod, &id).await, Err(StartError::Invalid(_))));
-    w.runtime.kill(&pod, &id, libc::SIGKILL).await.unwrap();
-    let exit = w.exit_of(&id).await;
-    assert_eq!((exit.code, exit.signal), (137, Some(9)));
-    w.runtime.remove_container(&pod, &id).await.unwrap();
-    assert!(matches!(w.runtime.kill(&pod, &id, 9).await, Err(StartError::NoContainer(_))));
-    w.end(&pod).await;
+    println!("\ntest result: {}. {} passed; {failed} failed", if failed == 0 { "ok" } else { "FAILED" }, count - failed);
+    std::process::exit(i32::from(failed > 0));
 }

@@ -1,7 +1,7 @@
 //! A runtime of its own for a test, and shorthand for what tests ask of it.
 
 use orchd_runtime::spec::*;
-use orchd_runtime::{ExecSession, Options, Runtime, RuntimeEvent, StartError};
+use orchd_runtime::{ExecSession, Options, Runtime, RuntimeEvent};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// Removes all, and checks that nothing is left.
-    pub async fn end(self, pod: &str) {
+    pub async fn end(&self, pod: &str) {
         self.runtime.remove_sandbox(pod).await.unwrap();
         self.runtime.remove_sandbox(pod).await.unwrap();
         assert!(self.runtime.list().await.unwrap().is_empty());
@@ -206,8 +206,4 @@ pub async fn finish(mut session: ExecSession) -> (i32, String, String) {
     }
     let exit = tokio::time::timeout(WAIT, session.exit).await.unwrap().unwrap().unwrap();
     (exit.code, out, err)
-}
-
-pub fn text(e: &StartError) -> String {
-    e.to_string()
 }
