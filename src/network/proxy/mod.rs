@@ -10,6 +10,8 @@ mod difference;
 mod flows;
 mod rules;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use state::{HostPort, NodeView, PortName, Protocol, ProxyState, ServicePort};
 
