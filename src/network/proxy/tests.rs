@@ -137,7 +137,7 @@ fn check(model: &Model, name: &PortName, port: &ServicePort) {
     assert!(model.elements.contains_key(&(base::CLUSTER_IPS.to_owned(), port.cluster_ip.octets().to_vec())));
     let external = if port.external_local { set(&port.local) } else { set(&port.cluster) };
     let everywhere: BTreeSet<_> = external.iter().chain(&port.cluster).copied().collect();
-    let mut check = |verdict: Option<&Verdict>, refused: Option<&Verdict>| {
+    let check = |verdict: Option<&Verdict>, refused: Option<&Verdict>| {
         assert_eq!(verdict.map(|v| model.endpoints(v)).unwrap_or_default(), everywhere);
         assert_eq!(refused, external.is_empty().then_some(&refusal));
     };
