@@ -4,8 +4,12 @@
 //! May import: meta, kinds, env.
 
 pub mod https;
+pub mod kubeconfig;
+pub mod tunnel;
+pub mod recorder;
 
 pub use https::HttpsClient;
+pub use recorder::{Record, Recorder};
 
 use crate::kinds::{Kind, Object, Registered, Resource};
 use crate::meta::Status;

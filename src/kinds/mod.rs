@@ -26,6 +26,7 @@ pub mod self_subject_rules_review;
 pub mod service;
 pub mod service_account;
 pub mod table;
+pub mod taints;
 
 pub use config_map::ConfigMap;
 pub use controller_revision::ControllerRevision;

@@ -2,6 +2,8 @@
 //!
 //! May import: meta, kinds, client, network, runtime, env.
 
+pub mod admin;
 pub mod containers;
+pub mod serve;
 
 pub use containers::Containers;

@@ -1,0 +1,1 @@
+//! The verbs over a real store in a directory of its own.
