@@ -2,6 +2,5 @@
 
 mod lab;
 mod pods;
-mod rules;
 mod services;
 mod state;
