@@ -34,11 +34,12 @@ pub mod serve;
 pub mod sources;
 pub mod state;
 pub mod status;
+mod streams;
 pub mod termination;
 pub mod volumes;
 mod worker;
 
-pub use agent::{Agent, AgentError, AgentOptions, live_pods};
+pub use agent::{Agent, AgentError, AgentOptions, clear, live_pods};
 pub use containers::Containers;
 pub use context::Links;
 pub use dirs::Dirs;

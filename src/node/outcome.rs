@@ -171,13 +171,7 @@ fn hook_done(run: &mut Run) {
     }
 }
 
-fn started(
-    state: &mut PodState,
-    container: &str,
-    result: Result<Running, StartFailure>,
-    hook_failure: Option<String>,
-    now: Timestamp,
-) {
+fn started(state: &mut PodState, container: &str, result: Result<Running, StartFailure>, hook_failure: Option<String>, now: Timestamp) {
     let grace = SignedDuration::from_secs(state.grace_seconds());
     let spec = state.container_spec(container);
     let (startup, readiness) = spec.map_or((false, false), |c| (c.startup_probe.is_some(), c.readiness_probe.is_some()));

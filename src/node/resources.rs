@@ -55,11 +55,11 @@ fn limit(container: &api::Container, name: &str) -> Amount {
     amount(container.resources.as_ref().and_then(|r| r.limits.as_ref()).and_then(|l| l.get(name)))
 }
 
-/// `orchd/<node>/kubepods/burstable/pod<uid>`; pods that are Guaranteed lie directly under kubepods.
-pub fn cgroup_path(node: &str, spec: &api::PodSpec, uid: &str) -> String {
+/// `<root>/kubepods/burstable/pod<uid>`; pods that are Guaranteed lie directly under kubepods.
+pub fn cgroup_path(root: &str, spec: &api::PodSpec, uid: &str) -> String {
     match qos_class(spec) {
-        "Guaranteed" => format!("orchd/{node}/kubepods/pod{uid}"),
-        class => format!("orchd/{node}/kubepods/{}/pod{uid}", class.to_lowercase()),
+        "Guaranteed" => format!("{root}/kubepods/pod{uid}"),
+        class => format!("{root}/kubepods/{}/pod{uid}", class.to_lowercase()),
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
             (json!([container(json!({"cpu": "1"}), json!({}))]), "Burstable", "orchd/n/kubepods/burstable/podu"),
         ] {
             let spec = spec(containers);
-            assert_eq!((qos_class(&spec), cgroup_path("n", &spec, "u").as_str()), (class, path));
+            assert_eq!((qos_class(&spec), cgroup_path("orchd/n", &spec, "u").as_str()), (class, path));
         }
     }
 

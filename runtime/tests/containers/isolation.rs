@@ -227,7 +227,12 @@ pub async fn privileged_containers(mut w: World) {
     assert_eq!(field(&text, "Seccomp"), "0");
     let mine = std::fs::read_to_string("/proc/self/status").unwrap();
     assert_eq!(field(&text, "CapEff"), field(&mine, "CapEff"));
-    let with = |spec: &ContainerSpec, other: ContainerSpec| ContainerSpec { id: other.id, log_path: other.log_path, process: other.process, ..spec.clone() };
+    let with = |spec: &ContainerSpec, other: ContainerSpec| ContainerSpec {
+        id: other.id,
+        log_path: other.log_path,
+        process: other.process,
+        ..spec.clone()
+    };
     let other = w.container(&["list", "/dev"]);
     let text = w.run_ok(&pod, with(&spec, other)).await;
     assert!(text.contains("kmsg") || text.contains("vda") || text.contains("mem"), "{text}");

@@ -7,10 +7,10 @@ mod survival;
 mod verbs;
 mod world;
 
-use orchd_runtime::{SHIM_VERB, shim_main};
-use std::time::Instant;
 use isolation::*;
+use orchd_runtime::{SHIM_VERB, shim_main};
 use processes::*;
+use std::time::Instant;
 use survival::*;
 use world::World;
 

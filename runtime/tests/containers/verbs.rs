@@ -22,7 +22,8 @@ pub fn run(args: &[String]) -> i32 {
             }
         }
         "list" => {
-            let mut names: Vec<String> = std::fs::read_dir(arg(1)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            let mut names: Vec<String> =
+                std::fs::read_dir(arg(1)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             println!("{}", names.join(" "));
         }

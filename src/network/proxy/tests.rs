@@ -103,7 +103,9 @@ impl Model {
         let mut found = BTreeSet::new();
         for rule in rules {
             verdicts(rule).for_each(|verdict| found.extend(self.endpoints(verdict)));
-            if let [Expression::Load { bytes: ip, .. }, Expression::Load { bytes: port, .. }, Expression::DestinationNat { .. }] = rule.0.as_slice() {
+            if let [Expression::Load { bytes: ip, .. }, Expression::Load { bytes: port, .. }, Expression::DestinationNat { .. }] =
+                rule.0.as_slice()
+            {
                 let ip = Ipv4Addr::from(<[u8; 4]>::try_from(ip.as_slice()).expect("an address"));
                 found.insert(SocketAddrV4::new(ip, u16::from_be_bytes([port[0], port[1]])));
             }
