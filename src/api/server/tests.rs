@@ -9,7 +9,6 @@ use http::{Response, header};
 use http_body_util::{BodyExt, Full};
 use orchd_store::{Options, Store};
 use serde_json::{Value, json};
-use std::path::Path;
 use tokio_rustls::TlsConnector;
 
 /// A server of one test; its files go when it does.
