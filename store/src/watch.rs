@@ -318,16 +318,18 @@ impl Watcher {
                     tokio::task::consume_budget().await;
                 }
                 Mode::Live(feed) => {
-                    let mut queue = feed.queue.lock();
-                    if let Some(batch) = queue.batches.pop_front() {
-                        queue.events -= batch.events.len();
-                        return Ok(batch);
-                    }
-                    if queue.closed {
-                        return Err(StoreError::Closed);
-                    }
-                    let behind = queue.behind.map(|behind| behind.max(feed.from));
-                    drop(queue);
+                    // A scope of its own: the guard must not live across the wait, or the future is not `Send`.
+                    let behind = {
+                        let mut queue = feed.queue.lock();
+                        if let Some(batch) = queue.batches.pop_front() {
+                            queue.events -= batch.events.len();
+                            return Ok(batch);
+                        }
+                        if queue.closed {
+                            return Err(StoreError::Closed);
+                        }
+                        queue.behind.map(|behind| behind.max(feed.from))
+                    };
                     match behind {
                         Some(behind) => self.mode = Mode::History(behind),
                         None => feed.wake.notified().await,

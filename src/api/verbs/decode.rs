@@ -95,7 +95,9 @@ struct TypeMeta {
 
 fn refusal(resource: &dyn Resource, json: &[u8], why: &str) -> Status {
     let n = resource.names();
-    let Ok(said) = serde_json::from_slice::<TypeMeta>(json) else {
+    // A list would do for a struct in serde's eyes.
+    let is_object = json.iter().find(|c| !c.is_ascii_whitespace()) == Some(&b'{');
+    let Some(said) = serde_json::from_slice::<TypeMeta>(json).ok().filter(|_| is_object) else {
         return unrecognized(n.kind, why, json);
     };
     let expected = n.group_version();

@@ -1,1 +1,0 @@
-//! The verbs over a real store in a directory of its own.
