@@ -40,11 +40,25 @@ impl Verbs {
         if target.resource.storage() == Storage::Virtual {
             return self.review(target, &json, options);
         }
+        let body = || {
+            let mut decoded = decode(target.resource, &json, options.field_validation)?;
+            decoded.object.meta_mut().managed_fields = None;
+            Ok(decoded)
+        };
+        self.create_from(target, &body, options).await.map(Answer::Written)
+    }
+
+    /// Creates the object that `body` gives, as often as it takes.
+    pub(super) async fn create_from(
+        &self,
+        target: &Target,
+        body: &(dyn Fn() -> Result<Decoded, Status> + Sync),
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         let mut taken = None;
         for _ in 0..ATTEMPTS {
-            let decoded = decode(target.resource, &json, options.field_validation)?;
-            match self.attempt(target, decoded, options).await? {
-                Attempt::Done(written) => return Ok(Answer::Written(written)),
+            match self.attempt(target, body()?, options).await? {
+                Attempt::Done(written) => return Ok(written),
                 Attempt::Taken { name, generated: false } => return Err(exists(target.resource, &name)),
                 Attempt::Taken { name, .. } => taken = Some(name),
                 Attempt::Moved => {}
@@ -61,7 +75,6 @@ impl Verbs {
         let generated = self.identify(target, &mut *object)?;
         let resource = target.resource;
         resource.prepare_create(&mut *object);
-        super::namespaces::prepare_create(&mut *object);
         resource.default(&mut *object);
         let home = self.home(target, &*object).await?;
         self.admit(target, &mut *object, options).await?;

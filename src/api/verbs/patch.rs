@@ -3,7 +3,7 @@
 use super::change::Part;
 use super::decode::{Decoded, decode_or_misfit};
 use super::duplicates::duplicates;
-use super::update::{check_name, part_of, settled};
+use super::update::{check_name, part_of};
 use super::{Verbs, pods};
 use crate::api::patch::{PatchKind, json, merge, strategic};
 use crate::api::requests::{Answer, FieldValidation, WriteOptions};
@@ -22,7 +22,7 @@ impl Verbs {
     /// What Kubernetes answers.
     pub async fn patch(&self, target: &Target, kind: PatchKind, json: Bytes, options: &WriteOptions) -> Result<Answer, Status> {
         if kind == PatchKind::Apply {
-            return Err(no_apply());
+            return self.apply(target, &json, options).await;
         }
         if target.subresource == Some("scale") {
             return self.patch_scale(target, kind, &json, options).await;
@@ -58,7 +58,7 @@ fn patched(
     let object = match target.subresource {
         Some("resize") => pods::resized(old, &*decoded.object)?,
         Some("ephemeralcontainers") => pods::with_ephemeral_containers(old, &*decoded.object)?,
-        _ => settled(decoded.object, old),
+        _ => decoded.object,
     };
     debug_assert!(part != Part::Trusted || target.subresource.is_some());
     let warnings = decoded.warnings.into_iter().chain(twice.iter().cloned()).collect();

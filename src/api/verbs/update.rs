@@ -27,7 +27,7 @@ impl Verbs {
             let object = match target.subresource {
                 Some("resize") => pods::resized(old, &*body.object)?,
                 Some("ephemeralcontainers") => pods::with_ephemeral_containers(old, &*body.object)?,
-                _ => settled(body.object.clone_box(), old),
+                _ => body.object.clone_box(),
             };
             Ok(Decoded { object, warnings: body.warnings.clone() })
         };
@@ -50,13 +50,6 @@ pub(super) fn part_of(target: &Target) -> Result<Part, Status> {
         Some("resize" | "ephemeralcontainers") => Ok(Part::Trusted),
         Some(_) => Err(not_allowed()),
     }
-}
-
-/// The managed fields of an update are the server's: they stay, unless the client resets them with an empty entry.
-pub(super) fn settled(mut object: Box<dyn AnyObject>, old: &Object) -> Box<dyn AnyObject> {
-    let resets = object.meta().managed_fields.as_ref().is_some_and(|f| f.len() == 1 && f[0].manager.is_none() && f[0].fields_v1.is_none());
-    object.meta_mut().managed_fields = if resets { None } else { old.meta().managed_fields.clone() };
-    object
 }
 
 /// The body must name the object of the path, or none.
