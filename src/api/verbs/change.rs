@@ -5,7 +5,7 @@
 use super::decode::Decoded;
 use super::list::{key_of, not_found};
 use super::store::{Put, Removal, Write};
-use super::{Verbs, create, metadata, namespaces};
+use super::{Verbs, apply, create, metadata, namespaces};
 use crate::api::admission;
 use crate::api::requests::{WriteOptions, Written};
 use crate::client::Target;
@@ -65,6 +65,7 @@ impl Verbs {
             count_generation(target.resource, part, &mut *new, &old);
             warnings.extend(target.resource.warnings(&*new));
             new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
+            let new = apply::track(target, options, new, &old, self.clock.now())?;
             if new.equals(old.any()) {
                 return Ok(Written { object: old, created: false, warnings });
             }

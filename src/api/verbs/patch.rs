@@ -21,11 +21,11 @@ impl Verbs {
     /// # Errors
     /// What Kubernetes answers.
     pub async fn patch(&self, target: &Target, kind: PatchKind, json: Bytes, options: &WriteOptions) -> Result<Answer, Status> {
-        if kind == PatchKind::Apply {
-            return Err(no_apply());
-        }
         if target.subresource == Some("scale") {
             return self.patch_scale(target, kind, &json, options).await;
+        }
+        if kind == PatchKind::Apply {
+            return self.apply(target, &json, options).await;
         }
         let part = part_of(target)?;
         let twice = match options.field_validation {
