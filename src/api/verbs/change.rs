@@ -12,7 +12,6 @@ use crate::client::Target;
 use crate::kinds::{AnyObject, Lease, Object, ObjectKey, Registered, Resource};
 use crate::meta::{FieldErrors, FieldPath, ObjectMeta, Status};
 use crate::watch::{Feed, keys};
-use k8s_openapi::jiff::Timestamp;
 use orchd_store::Op;
 use std::sync::Arc;
 
@@ -29,18 +28,6 @@ pub(super) enum Part {
     Finalize,
     /// Made from the old object by code of ours, which kept the rules: resize, ephemeral containers, binding.
     Trusted,
-    /// As `Whole` and `Status`, with the managed fields that server-side apply has worked out.
-    Applied,
-    AppliedStatus,
-}
-
-impl Part {
-    fn is_status(self) -> bool {
-        matches!(self, Self::Status | Self::AppliedStatus)
-    }
-    fn is_applied(self) -> bool {
-        matches!(self, Self::Applied | Self::AppliedStatus)
-    }
 }
 
 /// Where an update starts from.
@@ -78,7 +65,9 @@ impl Verbs {
             count_generation(target.resource, part, &mut *new, &old);
             warnings.extend(target.resource.warnings(&*new));
             new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
-            if !manage(target, part, options, &mut *new, &old, self.clock.now())? {
+            keep_managed_fields(options, new.meta_mut(), old.meta());
+            let new = apply::track(target, options, new, &old, self.clock.now())?;
+            if new.equals(old.any()) {
                 return Ok(Written { object: old, created: false, warnings });
             }
             let new = create::to_stored(target.resource, stored, new)?;
@@ -120,8 +109,8 @@ impl Verbs {
             resource.default(new);
         }
         match part {
-            Part::Whole | Part::Applied => resource.prepare_update(new, old.any()),
-            Part::Status | Part::AppliedStatus => resource.prepare_status_update(new, old.any()),
+            Part::Whole => resource.prepare_update(new, old.any()),
+            Part::Status => resource.prepare_status_update(new, old.any()),
             Part::Finalize => namespaces::finalize(new, old),
             Part::Trusted => {}
         }
@@ -195,7 +184,7 @@ fn check_uid(target: &Target, new: &ObjectMeta, old: &Object, key: &ObjectKey) -
 fn validate(resource: &'static dyn Resource, part: Part, new: &dyn AnyObject, old: &Object) -> Result<(), Status> {
     let mut errors = metadata::validate(resource, new);
     errors.0.extend(metadata::validate_update(new.meta(), old.meta()).0);
-    if !part.is_status() {
+    if part != Part::Status {
         errors.0.extend(resource.validate(new).0);
     }
     if part != Part::Trusted && part != Part::Finalize {
@@ -205,34 +194,18 @@ fn validate(resource: &'static dyn Resource, part: Part, new: &dyn AnyObject, ol
 }
 
 fn count_generation(resource: &dyn Resource, part: Part, new: &mut dyn AnyObject, old: &Object) {
-    if !part.is_status() && resource.has_generation() && resource.spec_changed(new, old.any()) {
+    if part != Part::Status && resource.has_generation() && resource.spec_changed(new, old.any()) {
         let meta = new.meta_mut();
         meta.generation = Some(meta.generation.unwrap_or(0) + 1);
     }
 }
 
-/// Settles the managed fields; false if the new object is the old one. Objects are tracked from their first apply on.
-fn manage(
-    target: &Target,
-    part: Part,
-    options: &WriteOptions,
-    new: &mut dyn AnyObject,
-    old: &Object,
-    now: Timestamp,
-) -> Result<bool, Status> {
-    if part.is_applied() {
-        return Ok(!new.equals(old.any()));
+/// The managed fields of any write but an apply are the server's: they stay (and `apply::track` notes the change), unless
+/// the client resets them with an empty entry.
+fn keep_managed_fields(options: &WriteOptions, new: &mut ObjectMeta, old: &ObjectMeta) {
+    if options.applies {
+        return;
     }
-    let before = old.meta().managed_fields.as_ref().filter(|fields| !fields.is_empty());
-    let asked = std::mem::replace(&mut new.meta_mut().managed_fields, before.cloned());
-    // The entry without a manager is how a client asks for all to be forgotten.
-    let resets = asked.as_ref().is_some_and(|fields| fields.len() == 1 && fields[0].manager.is_none());
-    if new.equals(old.any()) && !(resets && before.is_some()) {
-        return Ok(false);
-    }
-    if before.is_some() {
-        new.meta_mut().managed_fields = asked;
-        apply::track(target, options, new, old, now)?;
-    }
-    Ok(true)
+    let resets = new.managed_fields.as_ref().is_some_and(|f| f.len() == 1 && f[0].manager.is_none() && f[0].fields_v1.is_none());
+    new.managed_fields = if resets { None } else { old.managed_fields.clone() };
 }

@@ -40,25 +40,11 @@ impl Verbs {
         if target.resource.storage() == Storage::Virtual {
             return self.review(target, &json, options);
         }
-        let body = || {
-            let mut decoded = decode(target.resource, &json, options.field_validation)?;
-            decoded.object.meta_mut().managed_fields = None;
-            Ok(decoded)
-        };
-        self.create_from(target, &body, options).await.map(Answer::Written)
-    }
-
-    /// Creates the object that `body` gives, as often as it takes.
-    pub(super) async fn create_from(
-        &self,
-        target: &Target,
-        body: &(dyn Fn() -> Result<Decoded, Status> + Sync),
-        options: &WriteOptions,
-    ) -> Result<Written, Status> {
         let mut taken = None;
         for _ in 0..ATTEMPTS {
-            match self.attempt(target, body()?, options).await? {
-                Attempt::Done(written) => return Ok(written),
+            let decoded = decode(target.resource, &json, options.field_validation)?;
+            match self.attempt(target, decoded, options).await? {
+                Attempt::Done(written) => return Ok(Answer::Written(written)),
                 Attempt::Taken { name, generated: false } => return Err(exists(target.resource, &name)),
                 Attempt::Taken { name, .. } => taken = Some(name),
                 Attempt::Moved => {}
@@ -72,7 +58,9 @@ impl Verbs {
 
     async fn attempt(&self, target: &Target, decoded: Decoded, options: &WriteOptions) -> Result<Attempt, Status> {
         let Decoded { mut object, mut warnings } = decoded;
+        let managed = if options.applies { object.meta().managed_fields.clone() } else { None };
         let generated = self.identify(target, &mut *object)?;
+        object.meta_mut().managed_fields = managed;
         let resource = target.resource;
         resource.prepare_create(&mut *object);
         resource.default(&mut *object);

@@ -24,11 +24,7 @@ impl Verbs {
         let body = decode(target.resource, &json, options.field_validation)?;
         check_name(target, &*body.object)?;
         let make = |old: &Arc<Object>| {
-            let object = match target.subresource {
-                Some("resize") => pods::resized(old, &*body.object)?,
-                Some("ephemeralcontainers") => pods::with_ephemeral_containers(old, &*body.object)?,
-                _ => body.object.clone_box(),
-            };
+            let object = body_of(target, body.object.clone_box(), old)?;
             Ok(Decoded { object, warnings: body.warnings.clone() })
         };
         match self.change(target, part, options, &make).await {
@@ -49,6 +45,15 @@ pub(super) fn part_of(target: &Target) -> Result<Part, Status> {
         Some("finalize") => Ok(Part::Finalize),
         Some("resize" | "ephemeralcontainers") => Ok(Part::Trusted),
         Some(_) => Err(not_allowed()),
+    }
+}
+
+/// The new object of a body: of subresources that change a part of a pod alone, the old pod with that part.
+pub(super) fn body_of(target: &Target, body: Box<dyn AnyObject>, old: &Object) -> Result<Box<dyn AnyObject>, Status> {
+    match target.subresource {
+        Some("resize") => pods::resized(body, old),
+        Some("ephemeralcontainers") => pods::with_ephemeral_containers(body, old),
+        _ => Ok(body),
     }
 }
 
