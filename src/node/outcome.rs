@@ -186,9 +186,10 @@ fn started(
             Phase::Starting(before) => before,
             other => return run.phase = other,
         };
+        run.back_off_told = false;
         match result {
             Ok(running) => {
-                made(run, before);
+                made(run, before, now);
                 run.phase = Phase::Running(running);
                 (run.problem, run.started, run.ready) = (None, !startup, !readiness);
                 run.pull_back_off.reset();
@@ -198,7 +199,7 @@ fn started(
                 }
             }
             Err(StartFailure::Run(ended)) => {
-                made(run, before);
+                made(run, before, now);
                 run.problem = Some(Problem { reason: "RunContainerError", message: ended.message.clone(), at: now, retry_at: None });
                 run.phase = Phase::Ended(ended);
             }
@@ -211,10 +212,11 @@ fn started(
 }
 
 /// Another attempt has come into being.
-fn made(run: &mut Run, before: Option<Ended>) {
-    if before.is_some() {
+fn made(run: &mut Run, before: Option<Ended>, now: Timestamp) {
+    if let Some(before) = before {
         run.restarts += 1;
-        run.last = before;
+        run.back_off.advance(before.finished_at.unwrap_or(now), now);
+        run.last = Some(before);
     }
 }
 

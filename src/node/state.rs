@@ -3,6 +3,7 @@
 //! Invariant: whatever is in flight is marked here before it starts, so that `plan` never asks for it twice.
 
 use super::backoff::BackOff;
+pub use crate::kinds::pod::containers::is_sidecar;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use orchd_runtime::spec::{Exit, ProcessSpec};
@@ -130,7 +131,8 @@ pub enum KillStage {
     HookRunning,
     /// Waits until those that must stop before it have stopped.
     Turn,
-    Terminating,
+    /// The stop signal was sent at this time.
+    Terminating(Timestamp),
     Killed,
 }
 
@@ -138,6 +140,7 @@ pub enum KillStage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
     pub stage: KillStage,
+    /// When its grace period ends.
     pub deadline: Timestamp,
 }
 
@@ -313,8 +316,4 @@ pub enum Role {
     /// An init container with restartPolicy Always.
     Sidecar,
     Main,
-}
-
-pub fn is_sidecar(container: &api::Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
 }
