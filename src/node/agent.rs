@@ -311,3 +311,7 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;
