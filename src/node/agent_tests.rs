@@ -153,6 +153,31 @@ async fn a_deleted_pod_is_stopped_and_let_go() {
 }
 
 #[tokio::test]
+async fn a_status_that_another_changed_is_said_again() {
+    let node = Node::new().await;
+    node.pod("p", json!({"containers": container(&["run"])}));
+    let mut pod = node.phase("p", "Running").await;
+    let ready = |p: &Value| p["status"]["conditions"].as_array().unwrap().iter().position(|c| c["type"] == "Ready").unwrap();
+    let at = ready(&pod);
+    assert_eq!(pod["status"]["conditions"][at]["status"], "True");
+    // The agent has heard of its own write.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    pod["status"]["conditions"][at]["status"] = json!("False");
+    node.api.put("pods", pod);
+    node.api.until("pods", "p", |p| p.is_some_and(|p| p["status"]["conditions"][ready(p)]["status"] == "True")).await;
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_comes_up_at_once_is_one_write() {
+    let node = Node::new().await;
+    node.pod("p", json!({"containers": [{"name": "c", "image": "i:1", "args": ["run"]}, {"name": "d", "image": "i:1", "args": ["run"]}]}));
+    node.phase("p", "Running").await;
+    assert_eq!(node.api.changes("pods", "p"), 2, "created and running");
+    node.end().await;
+}
+
+#[tokio::test]
 async fn one_that_does_not_listen_is_killed() {
     let node = Node::new().await;
     node.pod("p", json!({"containers": container(&["stubborn"])}));

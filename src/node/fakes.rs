@@ -126,6 +126,11 @@ impl FakeApi {
         stored.history.iter().filter_map(of).collect()
     }
 
+    /// How often an object was written.
+    pub fn changes(&self, plural: &'static str, name: &str) -> usize {
+        self.stored().history.iter().filter(|h| h.2.0 == plural && h.2.1.name == name).count()
+    }
+
     /// Waits until the object satisfies `when` (None: it is not there).
     pub async fn until(&self, plural: &'static str, name: &str, when: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
         let mut revision = self.revision.subscribe();

@@ -301,6 +301,11 @@ impl PodState {
     pub fn busy(&self) -> bool {
         self.containers.values().any(|r| r.running().is_some() || r.is_starting())
     }
+    /// Something is on its way that will soon change what the status says for the better.
+    pub fn comes_up(&self) -> bool {
+        let preparing = self.sandbox == Sandbox::Creating || self.volumes == Stage::Busy;
+        !self.deleted() && (preparing || self.containers.values().any(Run::is_starting))
+    }
     /// Seconds that a container of this pod gets to stop.
     pub fn grace_seconds(&self) -> i64 {
         let meta = &self.pod.metadata;
