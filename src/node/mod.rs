@@ -17,6 +17,8 @@ pub mod env;
 pub mod events;
 pub mod exec;
 pub mod expand;
+#[cfg(test)]
+mod fakes;
 pub mod fields;
 pub mod files;
 pub mod hooks;
