@@ -71,6 +71,6 @@ impl Kind for ConfigMap {
 
     fn cells(object: &core::ConfigMap, now: Timestamp) -> Vec<Value> {
         let count = object.data.as_ref().map_or(0, |d| d.len()) + object.binary_data.as_ref().map_or(0, |d| d.len());
-        vec![json!(object.metadata.name), json!(count.to_string()), json!(table::age(&object.metadata, now))]
+        vec![json!(object.metadata.name), json!(count), json!(table::age(&object.metadata, now))]
     }
 }

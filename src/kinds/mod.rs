@@ -3,6 +3,8 @@
 //! May import: meta. A kind is registered by one word in the `kinds!` list below; routes, discovery, OpenAPI, tables
 //! and selectors follow from that. Everything here is pure.
 
+pub mod address;
+pub mod check;
 pub mod config_map;
 pub mod controller_revision;
 pub mod deployment;
@@ -10,7 +12,9 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
 pub mod events_event;
+pub mod fill;
 pub mod kind;
+pub mod labels;
 pub mod lease;
 pub mod names;
 pub mod namespace;
@@ -26,6 +30,8 @@ pub mod self_subject_rules_review;
 pub mod service;
 pub mod service_account;
 pub mod table;
+pub mod taints;
+pub mod template;
 
 pub use config_map::ConfigMap;
 pub use controller_revision::ControllerRevision;

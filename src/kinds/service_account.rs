@@ -20,4 +20,9 @@ impl Kind for ServiceAccount {
     };
     const SUBRESOURCES: &'static [Subresource] =
         &[Subresource::Other { name: "token", group: "authentication.k8s.io", version: "v1", kind: "TokenRequest", verbs: &["create"] }];
+
+    fn default(object: &mut api::ServiceAccount) {
+        super::fill::drop_zero(&mut object.secrets);
+        super::fill::drop_zero(&mut object.image_pull_secrets);
+    }
 }

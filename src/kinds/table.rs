@@ -2,6 +2,7 @@
 
 use super::Column;
 use crate::meta::ObjectMeta;
+use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -9,6 +10,28 @@ pub const NAME: Column =
     Column { name: "Name", kind: "string", format: "name", description: "Name must be unique within a namespace.", priority: 0 };
 pub const AGE: Column = Column { name: "Age", kind: "string", format: "", description: "Time since the object was created.", priority: 0 };
 pub const NAME_AND_AGE: &[Column] = &[NAME, AGE];
+
+/// A column of text; `priority` 1 shows only with `-o wide`.
+pub const fn text(name: &'static str, description: &'static str, priority: i32) -> Column {
+    Column { name, kind: "string", format: "", description, priority }
+}
+
+/// A column of numbers.
+pub const fn number(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "integer", format: "", description, priority: 0 }
+}
+
+/// Names and images of containers, each joined by commas.
+pub fn containers(containers: &[Container]) -> (String, String) {
+    let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
+    let images: Vec<&str> = containers.iter().map(|c| c.image.as_deref().unwrap_or_default()).collect();
+    (names.join(","), images.join(","))
+}
+
+/// Time since `then` as `age` prints it.
+pub fn since(then: Option<Timestamp>, now: Timestamp) -> String {
+    then.map_or_else(|| "<unknown>".into(), |t| human_duration(now.as_second() - t.as_second()))
+}
 
 pub fn name_and_age(meta: &ObjectMeta, now: Timestamp) -> Vec<Value> {
     vec![json!(meta.name), json!(age(meta, now))]

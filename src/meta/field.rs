@@ -127,6 +127,23 @@ impl FieldErrors {
     pub fn invalid(&mut self, path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) {
         self.push(FieldErrorType::Invalid, path, value, detail);
     }
+    /// One error for each of `details`.
+    pub fn all_invalid(&mut self, path: &FieldPath, value: impl Into<Value>, details: Vec<String>) {
+        if details.is_empty() {
+            return;
+        }
+        let value = value.into();
+        for detail in details {
+            self.invalid(path, value.clone(), detail);
+        }
+    }
+    pub fn too_many(&mut self, path: &FieldPath, actual: usize, max: usize) {
+        let items = if max == 1 { "item" } else { "items" };
+        self.push(FieldErrorType::TooMany, path, actual, format!("must have at most {max} {items}"));
+    }
+    pub fn not_found(&mut self, path: &FieldPath, value: impl Into<Value>) {
+        self.push(FieldErrorType::NotFound, path, value, "");
+    }
     pub fn forbidden(&mut self, path: &FieldPath, detail: impl Into<String>) {
         self.push(FieldErrorType::Forbidden, path, Value::Null, detail);
     }
@@ -134,7 +151,7 @@ impl FieldErrors {
         self.push(FieldErrorType::Duplicate, path, value, "");
     }
     pub fn too_long(&mut self, path: &FieldPath, max_bytes: usize) {
-        self.push(FieldErrorType::TooLong, path, Value::Null, format!("may not be more than {max_bytes} bytes"));
+        self.push(FieldErrorType::TooLong, path, Value::Null, format!("may not be more than {max_bytes} byte{}", if max_bytes == 1 { "" } else { "s" }));
     }
     /// `allowed` is listed sorted and quoted, as apimachinery prints it.
     pub fn not_supported(&mut self, path: &FieldPath, value: impl Into<Value>, allowed: &[&str]) {

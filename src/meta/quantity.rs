@@ -116,6 +116,44 @@ fn scale(suffix: &str) -> Option<(i128, i128)> {
     Some(if exponent < 0 { (1, power) } else { (power, 1) })
 }
 
+/// The form that Kubernetes gives a quantity back in: `0.5` is `500m`, `1024Mi` is `1Gi`, `2000m` is `2`.
+///
+/// # Errors
+/// The text is no quantity.
+pub fn canonical(text: &str) -> Result<String, BadQuantity> {
+    let amount = parse(text)?;
+    Ok(match text.trim_start_matches(|c: char| matches!(c, '0'..='9' | '.' | '+' | '-')) {
+        suffix if suffix.len() == 2 && suffix.ends_with('i') => binary(amount),
+        suffix if suffix.len() > 1 => exponential(amount),
+        _ => amount.to_string(),
+    })
+}
+
+/// Binary form if that is exact and the amount has a Ki, else decimal.
+fn binary(amount: Amount) -> String {
+    let mut n = amount.0 / UNIT;
+    if amount.0 % UNIT != 0 || n.abs() < 1024 {
+        return amount.to_string();
+    }
+    let mut suffix = "";
+    for next in ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"] {
+        if n % 1024 != 0 {
+            break;
+        }
+        (n, suffix) = (n / 1024, next);
+    }
+    format!("{n}{suffix}")
+}
+
+/// Exponent form, with exponents that are multiples of three.
+fn exponential(amount: Amount) -> String {
+    let (mut n, mut exponent) = (amount.0, -9);
+    while n != 0 && n % 1000 == 0 && exponent < 18 {
+        (n, exponent) = (n / 1000, exponent + 3);
+    }
+    if n == 0 || exponent == 0 { n.to_string() } else { format!("{n}e{exponent}") }
+}
+
 /// A resource's amount, zero if it is absent or malformed (validation keeps malformed ones out of the store).
 pub fn amount(quantity: Option<&Quantity>) -> Amount {
     quantity.and_then(|q| parse(&q.0).ok()).unwrap_or_default()
@@ -155,7 +193,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn canonical_form_keeps_the_format() {
+        for (text, out) in [
+            ("0.5", "500m"),
+            ("1024Mi", "1Gi"),
+            ("1000Mi", "1000Mi"),
+            ("512", "512"),
+            ("0.5Ki", "512"),
+            ("1.5Gi", "1536Mi"),
+            ("2000m", "2"),
+            ("5e3", "5e3"),
+            ("5000e0", "5e3"),
+            ("1M", "1M"),
+            ("1000k", "1M"),
+            ("1E", "1E"),
+            ("-1Ki", "-1Ki"),
+        ] {
+            assert_eq!(canonical(text).unwrap(), out, "{text}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn canonical_form_is_stable_and_equal(text in "[0-9]{1,6}(\\.[0-9]{1,3})?(|m|k|M|Ki|Mi|Gi|e3|e-2)") {
+            let once = canonical(&text).unwrap();
+            proptest::prop_assert_eq!(parse(&once), parse(&text));
+            proptest::prop_assert_eq!(canonical(&once).unwrap(), once);
+        }
+
         #[test]
         fn parsing_never_panics(text in "[-+0-9.eEinumkKMGTPi]{0,40}") {
             if let Ok(a) = parse(&text) {
