@@ -28,6 +28,7 @@ pub mod machine;
 pub mod outcome;
 pub mod plan;
 pub mod probes;
+pub mod proxy;
 pub mod recover;
 pub mod registration;
 pub mod resources;
