@@ -4,8 +4,13 @@
 //! May import: meta, kinds, env.
 
 pub mod https;
+pub mod kubeconfig;
+pub mod recorder;
+pub mod reflector;
+pub mod tunnel;
 
 pub use https::HttpsClient;
+pub use recorder::{Record, Recorder};
 
 use crate::kinds::{Kind, Object, Registered, Resource};
 use crate::meta::Status;

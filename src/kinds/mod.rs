@@ -22,6 +22,8 @@ pub mod node;
 pub mod object;
 pub mod pod;
 pub mod pod_template;
+#[cfg(test)]
+mod reference;
 pub mod replica_set;
 pub mod secret;
 pub mod self_subject_access_review;
@@ -30,6 +32,7 @@ pub mod self_subject_rules_review;
 pub mod service;
 pub mod service_account;
 pub mod table;
+pub mod taints;
 pub mod template;
 
 pub use config_map::ConfigMap;

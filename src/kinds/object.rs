@@ -127,8 +127,13 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&crate::meta::OwnerReference> 
 }
 
 /// A shared object whose kind is known.
-#[derive(Clone)]
 pub struct Ref<K: Kind>(Arc<Object>, std::marker::PhantomData<fn() -> K>);
+
+impl<K: Kind> Clone for Ref<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), std::marker::PhantomData)
+    }
+}
 
 impl<K: Kind> Ref<K> {
     pub fn new(object: Arc<Object>) -> Option<Self> {
