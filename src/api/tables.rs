@@ -188,7 +188,7 @@ mod tests {
         let got = parsed(&list(ConfigMap::resource(), &objects(), &meta, shown(View::Table("v1"), Include::Metadata)));
         assert_eq!((&got["kind"], &got["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
         assert_eq!(got["columnDefinitions"].as_array().unwrap().len(), 3);
-        assert_eq!(got["rows"][0]["cells"], json!(["a", "1", "40s"]));
+        assert_eq!(got["rows"][0]["cells"], json!(["a", 1, "40s"]));
         assert_eq!(got["rows"][0]["object"]["kind"], "PartialObjectMetadata");
         let one = parsed(&single(&objects()[0], shown(View::Table("v1beta1"), Include::Object), false).unwrap());
         assert_eq!(one["columnDefinitions"], Value::Null);

@@ -16,7 +16,7 @@ mod pod_rules;
 mod pods;
 pub mod proxy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use proxy::Proxy;
 

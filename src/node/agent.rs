@@ -324,3 +324,7 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

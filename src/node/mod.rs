@@ -17,6 +17,8 @@ pub mod env;
 pub mod events;
 pub mod exec;
 pub mod expand;
+#[cfg(test)]
+mod fakes;
 pub mod fields;
 pub mod files;
 pub mod hooks;
@@ -26,6 +28,7 @@ pub mod machine;
 pub mod outcome;
 pub mod plan;
 pub mod probes;
+pub mod proxy;
 pub mod recover;
 pub mod registration;
 pub mod resources;

@@ -149,7 +149,7 @@ impl Query {
         let dry_run = self.dry_run(&mut errors);
         fail_if_any(options_kind, &errors)?;
         let field_manager = if manager.is_empty() { manager_of(user_agent) } else { manager.to_owned() };
-        Ok(WriteOptions { user: user.clone(), dry_run, field_validation, field_manager, force: self.flag("force") })
+        Ok(WriteOptions { user: user.clone(), dry_run, field_validation, field_manager, force: self.flag("force"), applies: false })
     }
 
     fn dry_run(&self, errors: &mut FieldErrors) -> bool {

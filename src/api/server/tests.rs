@@ -9,7 +9,6 @@ use http::{Response, header};
 use http_body_util::{BodyExt, Full};
 use orchd_store::{Options, Store};
 use serde_json::{Value, json};
-use std::path::Path;
 use tokio_rustls::TlsConnector;
 
 /// A server of one test; its files go when it does.
@@ -18,7 +17,6 @@ struct Running {
     pki: Pki,
     stop: CancellationToken,
     dir: tempfile::TempDir,
-    verbs: Arc<Verbs>,
 }
 
 impl Drop for Running {
@@ -39,7 +37,7 @@ impl Running {
         let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
         let address = listeners.addresses()[0];
         let options = ServerOptions {
-            verbs: verbs.clone(),
+            verbs,
             feed: cache,
             authenticator: Authenticator::new(tokens.clone()),
             tokens,
@@ -51,7 +49,7 @@ impl Running {
         };
         let stop = CancellationToken::new();
         tokio::spawn(listeners.serve(options, stop.clone()));
-        let running = Self { address, pki, stop, dir, verbs };
+        let running = Self { address, pki, stop, dir };
         running.made("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
         running.made("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         running
@@ -239,7 +237,7 @@ async fn tables_and_metadata_are_served_when_asked_for() {
     server.made(MAPS, json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await;
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
     let (_, got) = server.json("GET", MAPS, &table, "").await;
-    assert_eq!((&got["kind"], &got["rows"][0]["cells"][1]), (&json!("Table"), &json!("1")));
+    assert_eq!((&got["kind"], &got["rows"][0]["cells"][1]), (&json!("Table"), &json!(1)));
     let (_, got) = server.json("GET", &format!("{MAPS}/a?includeObject=Object"), &table, "").await;
     assert_eq!(got["rows"][0]["object"]["data"], json!({"k": "v"}));
     let partial = [("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")];

@@ -112,7 +112,8 @@ fn reason(state: &PodState, spec: &api::Container, run: &Run, now: Timestamp) ->
         say("CrashLoopBackOff", format!("back-off {delay} restarting failed container={} pod={}", spec.name, state.display()))
     };
     let Some(problem) = &run.problem else {
-        return waits_until(run, now).and_then(|_| crash_loop());
+        let waits = if run.is_starting() { run.back_off_told } else { waits_until(run, now).is_some() };
+        return if waits { crash_loop() } else { None };
     };
     let backing_off = problem.backing_off_at().is_some_and(|at| now >= at);
     if backing_off && problem.reason == Problem::PULL {

@@ -12,6 +12,7 @@ use crate::node::hooks;
 use crate::node::outcome::Outcome;
 use crate::node::plan::Step;
 use crate::node::resources;
+use crate::node::status;
 use crate::node::state::{Failure, Problem, Running};
 use crate::node::volumes::local;
 use k8s_openapi::api::core::v1 as api;
@@ -144,7 +145,10 @@ impl Worker {
     }
 
     fn finalize(&mut self) {
-        self.publish();
+        let status = status::of(&self.state, &self.written, self.context.node_ip, self.context.clock.now());
+        if status != self.written {
+            self.write(status);
+        }
         let flushed = self.writer.flushed();
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.state.pod));
         self.spawn_outcome(async move {

@@ -13,8 +13,7 @@ pub fn of_container(path: &FieldPath, c: &Container, spec: &PodSpec, errors: &mu
     if let Some(hooks) = &c.lifecycle {
         lifecycle(&path.child("lifecycle"), hooks, grace, spec, errors);
     }
-    for (field, probe) in
-        [("livenessProbe", &c.liveness_probe), ("readinessProbe", &c.readiness_probe), ("startupProbe", &c.startup_probe)]
+    for (field, probe) in [("livenessProbe", &c.liveness_probe), ("readinessProbe", &c.readiness_probe), ("startupProbe", &c.startup_probe)]
     {
         let Some(probe) = probe else { continue };
         let at = path.child(field);

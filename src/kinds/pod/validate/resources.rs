@@ -159,7 +159,9 @@ fn requests_and_limits(
             _ => {}
         }
     }
-    let any = |of: &dyn Fn(&str) -> bool| [&requirements.limits, &requirements.requests].iter().any(|l: &&List| l.iter().flatten().any(|(n, _)| of(n)));
+    let any = |of: &dyn Fn(&str) -> bool| {
+        [&requirements.limits, &requirements.requests].iter().any(|l: &&List| l.iter().flatten().any(|(n, _)| of(n)))
+    };
     if any(&is_huge) && !any(&|n| matches!(n, "cpu" | "memory")) {
         errors.forbidden(path, "HugePages require cpu or memory");
     }

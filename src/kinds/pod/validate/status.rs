@@ -24,8 +24,20 @@ pub fn update(new: &Pod, old: &Pod, errors: &mut FieldErrors) {
     }
     check::immutable(&path.child("qosClass"), &status.qos_class, &before.qos_class, errors);
     let (init, none) = (spec.init_containers.as_deref().unwrap_or_default(), &[]);
-    transitions(&path.child("containerStatuses"), &status.container_statuses, &before.container_statuses, Some((spec, &spec.containers)), errors);
-    transitions(&path.child("initContainerStatuses"), &status.init_container_statuses, &before.init_container_statuses, Some((spec, init)), errors);
+    transitions(
+        &path.child("containerStatuses"),
+        &status.container_statuses,
+        &before.container_statuses,
+        Some((spec, &spec.containers)),
+        errors,
+    );
+    transitions(
+        &path.child("initContainerStatuses"),
+        &status.init_container_statuses,
+        &before.init_container_statuses,
+        Some((spec, init)),
+        errors,
+    );
     let (ephemeral, were) = (&status.ephemeral_container_statuses, &before.ephemeral_container_statuses);
     transitions(&path.child("ephemeralContainerStatuses"), ephemeral, were, Some((spec, none)), errors);
     addresses(&path, status, errors);

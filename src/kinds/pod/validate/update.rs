@@ -90,9 +90,7 @@ fn deadline(path: &FieldPath, new: Option<i64>, old: Option<i64>, errors: &mut F
 
 fn added_tolerations(path: &FieldPath, new: &PodSpec, old: &PodSpec, errors: &mut FieldErrors) {
     let tolerations = new.tolerations.as_deref().unwrap_or_default();
-    let kept = |o: &Toleration| {
-        tolerations.iter().any(|n| *n == Toleration { toleration_seconds: n.toleration_seconds, ..o.clone() })
-    };
+    let kept = |o: &Toleration| tolerations.iter().any(|n| *n == Toleration { toleration_seconds: n.toleration_seconds, ..o.clone() });
     if old.tolerations.iter().flatten().all(kept) {
         scheduling::tolerations(path, tolerations, errors);
     } else {
@@ -162,9 +160,7 @@ fn only_adds(new: &NodeSelectorTerm, old: &NodeSelectorTerm) -> bool {
     if empty(old) {
         return empty(new);
     }
-    let starts = |n: &Option<Vec<_>>, o: &Option<Vec<_>>| {
-        n.as_deref().unwrap_or_default().starts_with(o.as_deref().unwrap_or_default())
-    };
+    let starts = |n: &Option<Vec<_>>, o: &Option<Vec<_>>| n.as_deref().unwrap_or_default().starts_with(o.as_deref().unwrap_or_default());
     starts(&new.match_expressions, &old.match_expressions) && starts(&new.match_fields, &old.match_fields)
 }
 

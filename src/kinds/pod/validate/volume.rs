@@ -181,12 +181,7 @@ fn projected(path: &FieldPath, volume: &ProjectedVolumeSource, errors: &mut Fiel
 }
 
 /// Checks one source; gives the paths of its files, each with what an error about a second one shows.
-fn projection<'a>(
-    path: &FieldPath,
-    at: &FieldPath,
-    source: &'a VolumeProjection,
-    errors: &mut FieldErrors,
-) -> Vec<(&'a str, &'a str)> {
+fn projection<'a>(path: &FieldPath, at: &FieldPath, source: &'a VolumeProjection, errors: &mut FieldErrors) -> Vec<(&'a str, &'a str)> {
     let mut paths = Vec::new();
     let keyed = [
         ("secret", source.secret.as_ref().map(|s| (&s.name, s.items.as_deref()))),
