@@ -202,7 +202,8 @@ mod tests {
         let got = parsed(&single(&objects()[0], shown(View::PartialMetadata("v1"), Include::None), true).unwrap());
         assert_eq!(got["metadata"]["name"], "a");
         assert!(got.get("data").is_none());
-        let many = parsed(&list(ConfigMap::resource(), &objects(), &ListMeta::default(), shown(View::PartialMetadataList("v1"), Include::None)));
+        let many =
+            parsed(&list(ConfigMap::resource(), &objects(), &ListMeta::default(), shown(View::PartialMetadataList("v1"), Include::None)));
         assert_eq!(many["kind"], "PartialObjectMetadataList");
         assert_eq!(many["items"].as_array().unwrap().len(), 2);
     }

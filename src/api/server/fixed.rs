@@ -162,7 +162,8 @@ fn etag(body: &[u8]) -> String {
 /// An answer that a client may keep: 304 if it has it already.
 fn cached(headers: &HeaderMap, etag: &str, content_type: &str, body: Bytes, control: &'static str) -> Response<Body> {
     let known = joined(headers, &header::IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag);
-    let mut response = if known { plain(StatusCode::NOT_MODIFIED, content_type, Bytes::new()) } else { plain(StatusCode::OK, content_type, body) };
+    let mut response =
+        if known { plain(StatusCode::NOT_MODIFIED, content_type, Bytes::new()) } else { plain(StatusCode::OK, content_type, body) };
     if let Ok(value) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(header::ETAG, value);
     }
@@ -180,8 +181,7 @@ fn open_api(query: &Query, headers: &HeaderMap, segments: &[&str]) -> Result<Res
         ["v2"] => {
             let etag = format!("\"{}\"", openapi::hash(None));
             if accept.contains("com.github.proto-openapi.spec.v2") {
-                let content_type = if accept.contains("v2.v1.0") { openapi::V2_PROTOBUF_DOTTED } else { openapi::V2_PROTOBUF };
-                return Ok(cached(headers, &etag, content_type, openapi::v2_protobuf(), "public"));
+                return Ok(cached(headers, &etag, openapi::V2_PROTOBUF, openapi::v2_protobuf(), "public"));
             }
             Ok(cached(headers, &etag, "application/json", openapi::v2_json(), "public"))
         }

@@ -267,7 +267,9 @@ mod tests {
 
     #[test]
     fn flags_are_read_as_kubernetes_reads_them() {
-        for (text, on) in [("", false), ("watch", true), ("watch=1", true), ("watch=true", true), ("watch=0", false), ("watch=False", false)] {
+        for (text, on) in
+            [("", false), ("watch", true), ("watch=1", true), ("watch=true", true), ("watch=0", false), ("watch=False", false)]
+        {
             assert_eq!(Query::parse(text).is_watch(), on, "{text}");
         }
     }

@@ -57,12 +57,13 @@ impl Call<'_> {
     /// The Status that the client is shown.
     pub async fn serve(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (target, body_kind) = self.target()?;
-        if matches!(target.subresource, Some("log" | "exec" | "attach" | "portforward" | "proxy")) {
+        let proxied = target.subresource == Some("proxy");
+        if !self.path.rest.is_empty() && !proxied {
+            return Err(Status::not_served());
+        }
+        if proxied || matches!(target.subresource, Some("log" | "exec" | "attach" | "portforward")) {
             let snapshot = self.shared.options.feed.snapshot();
             return Ok(streams::serve(&self.shared.options.nodes, &snapshot, &target, &self.path.rest, request).await);
-        }
-        if !self.path.rest.is_empty() {
-            return Err(Status::not_served());
         }
         let (parts, body) = request.into_parts();
         let form = self.form(&parts.headers, target.resource)?;
@@ -114,9 +115,8 @@ impl Call<'_> {
         let transforms = resource.storage() != Storage::Virtual;
         let accepted = negotiate(&joined(headers, &header::ACCEPT), transforms)?;
         let include = self.query.get("includeObject");
-        let include = Include::parse(include).ok_or_else(|| {
-            Status::bad_request(format!("unrecognized includeObject value: \"{include}\""))
-        })?;
+        let include =
+            Include::parse(include).ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: \"{include}\"")))?;
         Ok(Form { accepted, include, pretty: pretty(self.query, headers), now: self.shared.options.clock.now() })
     }
 
