@@ -1,8 +1,10 @@
 //! The verbs over a real store in a directory of its own.
 
+mod desired;
 mod lists;
 mod objects;
 mod pods;
+mod views;
 mod watches;
 
 use super::{Config, Verbs};
