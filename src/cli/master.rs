@@ -92,8 +92,10 @@ impl Master {
         let config = Config::default();
         let kubernetes_ip = Ipv4Addr::from(u32::from(config.service_cidr.0) + 1);
         let addresses: Vec<IpAddr> = [options.advertise, kubernetes_ip, Ipv4Addr::LOCALHOST].map(IpAddr::V4).into();
-        let pki = Arc::new(Pki::open_or_create(&dir.join("pki"), &addresses).map_err(|e| CliError::new("cannot open the cluster's keys", e))?);
-        let tokens = Tokens::new(&pki.cluster_key().service_account_key_pem).map_err(|e| CliError::new("cannot open the cluster's keys", e))?;
+        let pki =
+            Arc::new(Pki::open_or_create(&dir.join("pki"), &addresses).map_err(|e| CliError::new("cannot open the cluster's keys", e))?);
+        let tokens =
+            Tokens::new(&pki.cluster_key().service_account_key_pem).map_err(|e| CliError::new("cannot open the cluster's keys", e))?;
         let tokens = Arc::new(tokens);
         let store = Store::open(Options { dir: dir.join("store"), quota_bytes: STORE_QUOTA_BYTES }).await;
         let store = store.map_err(|e| CliError::new("cannot open the store", e))?;

@@ -5,9 +5,9 @@
 
 pub mod https;
 pub mod kubeconfig;
-pub mod tunnel;
 pub mod recorder;
 pub mod reflector;
+pub mod tunnel;
 
 pub use https::HttpsClient;
 pub use recorder::{Record, Recorder};

@@ -15,7 +15,7 @@ pub fn validate(path: &FieldPath, template: &PodTemplateSpec, errors: &mut Field
     let metadata = path.child("metadata");
     check::labels(&path.child("labels"), meta.labels.as_ref(), errors);
     check::annotations(&path.child("annotations"), meta.annotations.as_ref(), errors);
-    validate::pod_annotations(&metadata.child("annotations"), &meta, errors);
+    validate::template_annotations(&metadata.child("annotations"), &meta, errors);
     validate::spec(&path.child("spec"), &spec, &meta, validate::Whose::Template, errors);
     if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
         errors.forbidden(&path.child("spec").child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
@@ -24,13 +24,7 @@ pub fn validate(path: &FieldPath, template: &PodTemplateSpec, errors: &mut Field
 
 /// A selector, which must be there and name something, and the template, which must match it and restart always.
 /// `kind` is the word for the error on an empty selector.
-pub fn validate_selected(
-    path: &FieldPath,
-    selector: &LabelSelector,
-    template: &PodTemplateSpec,
-    kind: &str,
-    errors: &mut FieldErrors,
-) {
+pub fn validate_selected(path: &FieldPath, selector: &LabelSelector, template: &PodTemplateSpec, kind: &str, errors: &mut FieldErrors) {
     let selector_path = path.child("selector");
     check::label_selector(&selector_path, selector, errors);
     if check::selects_all(selector) {

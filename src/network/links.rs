@@ -4,11 +4,13 @@
 use super::netlink::{Message, Refusal, Socket};
 use super::{Cidr, NetworkError};
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use std::net::{IpAddr, Ipv4Addr};
@@ -39,7 +41,8 @@ pub struct Link {
 
 impl Link {
     fn of(message: &LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, name: String::new(), mtu: 0, loopback: message.header.flags.contains(LinkFlags::Loopback) };
+        let mut link =
+            Self { index: message.header.index, name: String::new(), mtu: 0, loopback: message.header.flags.contains(LinkFlags::Loopback) };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -114,7 +117,8 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<RouteMessage>, Refusal> {
 
 /// The link over which the default route leads, if there is one.
 pub fn default_link(routes: &[RouteMessage]) -> Option<u32> {
-    let priority = |route: &RouteMessage| route.attributes.iter().find_map(|a| if let RouteAttribute::Priority(p) = a { Some(*p) } else { None });
+    let priority =
+        |route: &RouteMessage| route.attributes.iter().find_map(|a| if let RouteAttribute::Priority(p) = a { Some(*p) } else { None });
     let default = routes.iter().filter(|r| r.header.destination_prefix_length == 0 && r.header.kind == RouteType::Unicast);
     let best = default.min_by_key(|route| priority(route).unwrap_or(0))?;
     best.attributes.iter().find_map(|a| if let RouteAttribute::Oif(link) = a { Some(*link) } else { None })

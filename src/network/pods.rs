@@ -84,7 +84,9 @@ impl Pods {
             Route { source: Some(self.options.node_ip), ..Route::over(self.options.service_cidr, lo) },
         ];
         for route in links::routes(&mut self.host)? {
-            let covers = links::ours(&route).is_some_and(|to| to.prefix < 32 && to.prefix > 0 && wanted.iter().all(|w| w.to.network() != to.address || w.to.prefix != to.prefix));
+            let covers = links::ours(&route).is_some_and(|to| {
+                to.prefix < 32 && to.prefix > 0 && wanted.iter().all(|w| w.to.network() != to.address || w.to.prefix != to.prefix)
+            });
             if covers {
                 self.delete_route(route)?;
             }

@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 #[derive(Debug, Error)]
@@ -51,6 +51,8 @@ pub struct AgentOptions {
     pub images: Arc<dyn ImageService>,
     pub links: Arc<dyn Links>,
     pub dirs: Dirs,
+    /// Below every cgroup hierarchy, without leading slash: `orchd/<instance>`.
+    pub cgroup: String,
     pub dns: ClusterDns,
     pub clock: Arc<dyn Clock>,
     pub identity: Identity,
@@ -99,6 +101,7 @@ impl Agent {
             puller: Puller::new(options.images, Arc::clone(&client), recorder.clone()),
             clock: options.clock,
             dirs: options.dirs,
+            cgroup: options.cgroup,
             dns: options.dns,
             sources: Sources::new(Arc::clone(&client)),
             services,
@@ -142,6 +145,12 @@ impl Agent {
         lookup::find(&state, &self.context.dirs, container, previous)
     }
 
+    /// The state of a pod as it changes.
+    pub fn follow(&self, namespace: &str, name: &str) -> Option<watch::Receiver<Arc<PodState>>> {
+        let uid = self.pod(namespace, name)?.uid().to_owned();
+        lock(&self.handles).get(&uid).map(|h| h.view.clone())
+    }
+
     /// The present state of a pod of this node.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<PodState>> {
         let key = ObjectKey::new(namespace, name);
@@ -159,6 +168,14 @@ impl Agent {
     pub fn containers(&self) -> &Arc<dyn Containers> {
         &self.context.containers
     }
+}
+
+/// Removes what a node that does not run keeps for pods: volumes (and their mounts), managed files, logs.
+///
+/// # Errors
+/// Something could not be removed.
+pub fn clear(dirs: &Dirs) -> std::io::Result<()> {
+    [dirs.run.join("pods"), dirs.data.join("pods"), dirs.data.join("logs")].iter().try_for_each(|dir| local::remove_tree(dir))
 }
 
 fn lock(handles: &Mutex<Handles>) -> MutexGuard<'_, Handles> {
@@ -187,8 +204,7 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>) {
-        let options =
-            ListOptions { field_selector: Some(format!("spec.nodeName={}", self.context.node_name)), ..ListOptions::default() };
+        let options = ListOptions { field_selector: Some(format!("spec.nodeName={}", self.context.node_name)), ..ListOptions::default() };
         let mut pods = reflect(Arc::clone(&self.context.client), Target::collection::<Pod>(None), options);
         loop {
             tokio::select! {
@@ -272,10 +288,7 @@ impl Follower {
 
     /// A pod that was bound here past the scheduler and does not fit.
     fn refusal(&self, state: &PodState) -> Option<Failure> {
-        let labels = [
-            ("kubernetes.io/hostname", self.context.node_name.as_str()),
-            ("kubernetes.io/os", "linux"),
-        ];
+        let labels = [("kubernetes.io/hostname", self.context.node_name.as_str()), ("kubernetes.io/os", "linux")];
         let fresh = state.containers.values().all(|r| r.phase == Phase::Waiting) && !state.deleted();
         let wanted = state.spec().node_selector.as_ref().filter(|_| fresh)?;
         // Labels that others put on the node are the scheduler's to judge; those that only this node can know are ours.
@@ -311,3 +324,7 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

@@ -48,6 +48,8 @@ pub struct Context {
     pub puller: Puller,
     pub clock: Arc<dyn Clock>,
     pub dirs: Dirs,
+    /// Below every cgroup hierarchy, without leading slash: where the node's pods have theirs.
+    pub cgroup: String,
     pub dns: ClusterDns,
     pub sources: Sources,
     pub services: Cache,

@@ -121,8 +121,7 @@ impl Puller {
         }
         if !missing.is_empty() {
             let names = missing.join(", ");
-            let message =
-                format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
+            let message = format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
             self.events.pod(pod, None, true, "FailedToRetrieveImagePullSecret", message);
         }
         found
@@ -199,5 +198,18 @@ mod tests {
         for (image, set, want) in [("a", None, "Always"), ("a:1", None, "IfNotPresent"), ("a", Some("Never"), "Never")] {
             assert_eq!(policy(&container(set), &Reference::parse(image).unwrap()), want);
         }
+    }
+}
+
+#[async_trait]
+impl ImageService for orchd_runtime::image::Images {
+    fn get(&self, reference: &str) -> Option<Image> {
+        Self::get(self, reference)
+    }
+    fn list(&self) -> Vec<Image> {
+        Self::list(self)
+    }
+    async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, String> {
+        Err(format!("{reference} {}", credentials.len()))
     }
 }

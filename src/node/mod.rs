@@ -17,6 +17,8 @@ pub mod env;
 pub mod events;
 pub mod exec;
 pub mod expand;
+#[cfg(test)]
+mod fakes;
 pub mod fields;
 pub mod files;
 pub mod hooks;
@@ -35,11 +37,12 @@ pub mod serve;
 pub mod sources;
 pub mod state;
 pub mod status;
+mod streams;
 pub mod termination;
 pub mod volumes;
 mod worker;
 
-pub use agent::{Agent, AgentError, AgentOptions, live_pods};
+pub use agent::{Agent, AgentError, AgentOptions, clear, live_pods};
 pub use containers::Containers;
 pub use context::Links;
 pub use dirs::Dirs;

@@ -171,13 +171,7 @@ fn hook_done(run: &mut Run) {
     }
 }
 
-fn started(
-    state: &mut PodState,
-    container: &str,
-    result: Result<Running, StartFailure>,
-    hook_failure: Option<String>,
-    now: Timestamp,
-) {
+fn started(state: &mut PodState, container: &str, result: Result<Running, StartFailure>, hook_failure: Option<String>, now: Timestamp) {
     let grace = SignedDuration::from_secs(state.grace_seconds());
     let spec = state.container_spec(container);
     let (startup, readiness) = spec.map_or((false, false), |c| (c.startup_probe.is_some(), c.readiness_probe.is_some()));
@@ -186,9 +180,10 @@ fn started(
             Phase::Starting(before) => before,
             other => return run.phase = other,
         };
+        run.back_off_told = false;
         match result {
             Ok(running) => {
-                made(run, before);
+                made(run, before, now);
                 run.phase = Phase::Running(running);
                 (run.problem, run.started, run.ready) = (None, !startup, !readiness);
                 run.pull_back_off.reset();
@@ -198,7 +193,7 @@ fn started(
                 }
             }
             Err(StartFailure::Run(ended)) => {
-                made(run, before);
+                made(run, before, now);
                 run.problem = Some(Problem { reason: "RunContainerError", message: ended.message.clone(), at: now, retry_at: None });
                 run.phase = Phase::Ended(ended);
             }
@@ -211,10 +206,11 @@ fn started(
 }
 
 /// Another attempt has come into being.
-fn made(run: &mut Run, before: Option<Ended>) {
-    if before.is_some() {
+fn made(run: &mut Run, before: Option<Ended>, now: Timestamp) {
+    if let Some(before) = before {
         run.restarts += 1;
-        run.last = before;
+        run.back_off.advance(before.finished_at.unwrap_or(now), now);
+        run.last = Some(before);
     }
 }
 

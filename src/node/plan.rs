@@ -18,14 +18,28 @@ pub enum Step {
     RemoveSandbox,
     SetUpVolumes,
     /// Image, environment, process; one at a time in a pod.
-    Start { container: String },
+    Start {
+        container: String,
+    },
     /// An event: the container waits for its back-off, or its image's.
-    TellBackOff { container: String },
+    TellBackOff {
+        container: String,
+    },
     /// Begin to stop a container. No IO but the event.
-    Kill { container: String, message: String, deadline: Timestamp },
-    RunPreStop { container: String, deadline: Timestamp },
+    Kill {
+        container: String,
+        message: String,
+        deadline: Timestamp,
+    },
+    RunPreStop {
+        container: String,
+        deadline: Timestamp,
+    },
     /// The stop signal, or SIGKILL if `last`.
-    Signal { container: String, last: bool },
+    Signal {
+        container: String,
+        last: bool,
+    },
     /// The pod as a whole has failed.
     Fail(Failure),
     /// Sandbox, network, volumes: all that the pod had on this node but its logs.
@@ -233,7 +247,9 @@ fn tell_back_off(container: &api::Container, run: &Run, now: Timestamp, plan: &m
 
 /// Kills what runs, then takes down what is left, then lets the object go.
 fn stop_all(state: &PodState, now: Timestamp, plan: &mut Plan) {
-    let deadline = state.stop_by.unwrap_or_else(|| now + SignedDuration::from_secs(state.grace_seconds()));
+    // A second delete may ask for less time than the first.
+    let asked = now + SignedDuration::from_secs(state.grace_seconds());
+    let deadline = state.stop_by.map_or(asked, |by| by.min(asked));
     for (container, _) in state.specs() {
         let run = state.run(&container.name);
         if run.running().is_some() && run.kill.as_ref().is_none_or(|k| k.deadline > deadline) {
@@ -274,8 +290,11 @@ fn continue_kills(state: &PodState, now: Timestamp, plan: &mut Plan) {
             KillStage::Turn if now >= kill.deadline || is_its_turn(state, container) => {
                 plan.step(Step::Signal { container: name(), last: false });
             }
-            KillStage::Terminating if now >= kill.deadline => plan.step(Step::Signal { container: name(), last: true }),
-            KillStage::HookRunning | KillStage::Turn | KillStage::Terminating => plan.wake_at(kill.deadline),
+            KillStage::HookRunning | KillStage::Turn => plan.wake_at(kill.deadline),
+            KillStage::Terminating(since) => match kill.deadline.max(since + LEAST_GRACE) {
+                due if now >= due => plan.step(Step::Signal { container: name(), last: true }),
+                due => plan.wake_at(due),
+            },
         }
     }
 }
@@ -299,16 +318,12 @@ pub fn mark(state: &mut PodState, step: &Step, now: Timestamp) {
         Step::Finalize => state.finalized = Stage::Busy,
         Step::Fail(failure) => state.failure = Some(failure.clone()),
         Step::Forget => {}
-        Step::Start { container } => change(state, container, |run| mark_start(run, now)),
+        Step::Start { container } => change(state, container, mark_start),
         Step::TellBackOff { container } => change(state, container, |run| run.back_off_told = true),
         Step::Kill { container, deadline, .. } => mark_kill(state, container, *deadline),
         Step::RunPreStop { container, .. } => set_kill_stage(state, container, KillStage::HookRunning),
         Step::Signal { container, last: true } => set_kill_stage(state, container, KillStage::Killed),
-        Step::Signal { container, last: false } => change(state, container, |run| {
-            if let Some(kill) = &mut run.kill {
-                *kill = Kill { stage: KillStage::Terminating, deadline: kill.deadline.max(now + LEAST_GRACE) };
-            }
-        }),
+        Step::Signal { container, last: false } => set_kill_stage(state, container, KillStage::Terminating(now)),
     }
 }
 
@@ -318,17 +333,9 @@ pub(super) fn change(state: &mut PodState, container: &str, with: impl FnOnce(&m
     }
 }
 
-fn mark_start(run: &mut Run, now: Timestamp) {
-    run.back_off_told = false;
-    match std::mem::take(&mut run.phase) {
-        Phase::Ended(ended) => {
-            if run.problem.as_ref().is_none_or(|p| p.retry_at.is_none()) {
-                run.back_off.advance(ended.finished_at.unwrap_or(now), now);
-            }
-            run.phase = Phase::Starting(Some(ended));
-        }
-        _ => run.phase = Phase::Starting(None),
-    }
+fn mark_start(run: &mut Run) {
+    let before = std::mem::take(&mut run.phase);
+    run.phase = Phase::Starting(if let Phase::Ended(ended) = before { Some(ended) } else { None });
 }
 
 fn mark_kill(state: &mut PodState, container: &str, deadline: Timestamp) {
@@ -351,3 +358,7 @@ fn set_kill_stage(state: &mut PodState, container: &str, stage: KillStage) {
         }
     });
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,6 +1,8 @@
 //! cgroups of pods and containers: names, shares, quotas, limits, OOM scores, as the kubelet computes them. Pure.
 
-use super::state::is_sidecar;
+use crate::kinds::pod::containers::{self, is_sidecar};
+use crate::kinds::pod::resources as pod;
+pub use crate::kinds::pod::resources::qos_class;
 use crate::meta::quantity::{Amount, amount};
 use k8s_openapi::api::core::v1 as api;
 use orchd_runtime::spec::Resources;
@@ -29,24 +31,6 @@ impl Allocatable {
     }
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`.
-pub fn qos_class(spec: &api::PodSpec) -> &'static str {
-    let mut any = false;
-    let mut guaranteed = true;
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-        for name in ["cpu", "memory"] {
-            let (request, limit) = (request(container, name), limit(container, name));
-            any |= request != Amount::default() || limit != Amount::default();
-            guaranteed &= limit != Amount::default() && (request == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 fn request(container: &api::Container, name: &str) -> Amount {
     amount(container.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|l| l.get(name)))
 }
@@ -55,11 +39,11 @@ fn limit(container: &api::Container, name: &str) -> Amount {
     amount(container.resources.as_ref().and_then(|r| r.limits.as_ref()).and_then(|l| l.get(name)))
 }
 
-/// `orchd/<node>/kubepods/burstable/pod<uid>`; pods that are Guaranteed lie directly under kubepods.
-pub fn cgroup_path(node: &str, spec: &api::PodSpec, uid: &str) -> String {
+/// `<root>/kubepods/burstable/pod<uid>`; pods that are Guaranteed lie directly under kubepods.
+pub fn cgroup_path(root: &str, spec: &api::PodSpec, uid: &str) -> String {
     match qos_class(spec) {
-        "Guaranteed" => format!("orchd/{node}/kubepods/pod{uid}"),
-        class => format!("orchd/{node}/kubepods/{}/pod{uid}", class.to_lowercase()),
+        "Guaranteed" => format!("{root}/kubepods/pod{uid}"),
+        class => format!("{root}/kubepods/{}/pod{uid}", class.to_lowercase()),
     }
 }
 
@@ -71,37 +55,21 @@ fn quota(milli: i64) -> i64 {
     (milli.saturating_mul(100)).max(LEAST_QUOTA_US)
 }
 
-/// The larger of the sum of the main containers (and sidecars) and of each init container with the sidecars before it.
-fn effective(spec: &api::PodSpec, of: impl Fn(&api::Container) -> Amount) -> Amount {
-    let mut sidecars = Amount::default();
-    let mut largest = Amount::default();
-    for init in spec.init_containers.iter().flatten() {
-        if is_sidecar(init) {
-            sidecars = sidecars + of(init);
-            largest = largest.max(sidecars);
-        } else {
-            largest = largest.max(sidecars + of(init));
-        }
-    }
-    let mains = spec.containers.iter().fold(sidecars, |sum, c| sum + of(c));
-    mains.max(largest)
-}
-
-/// Limits of a pod's cgroup. A limit that not every container has is none of the pod.
+/// Limits of a pod's cgroup. A limit that not every container has is none of the pod, unless the pod itself has it.
 pub fn of_pod(spec: &api::PodSpec) -> Resources {
-    let class = qos_class(spec);
-    if class == "BestEffort" {
+    if qos_class(spec) == "BestEffort" {
         return Resources { cpu_shares: Some(LEAST_SHARES), ..Resources::default() };
     }
-    let all = || spec.init_containers.iter().flatten().chain(&spec.containers);
-    let declared = |name: &str| all().all(|c| limit(c, name) != Amount::default());
-    let cpu = declared("cpu").then(|| quota(effective(spec, |c| limit(c, "cpu")).milli()));
-    let cpu_request = |c: &api::Container| Some(request(c, "cpu")).filter(|r| *r != Amount::default()).unwrap_or_else(|| limit(c, "cpu"));
+    let (requests, limits) = (pod::requests(spec), pod::limits(spec));
+    let of = |amounts: &pod::Amounts, name: &str| amounts.get(name).copied().unwrap_or_default();
+    let own = |name: &str| spec.resources.as_ref().and_then(|r| r.limits.as_ref()).is_some_and(|l| l.contains_key(name));
+    let declared = |name: &str| own(name) || containers::all(spec).all(|c| limit(c, name) != Amount::default());
+    let cpu = declared("cpu").then(|| quota(of(&limits, "cpu").milli()));
     Resources {
-        cpu_shares: Some(shares(effective(spec, cpu_request).milli())),
+        cpu_shares: Some(shares(of(&requests, "cpu").milli())),
         cpu_quota_us: cpu,
         cpu_period_us: cpu.map(|_| PERIOD_US),
-        memory_limit_bytes: declared("memory").then(|| effective(spec, |c| limit(c, "memory")).value()),
+        memory_limit_bytes: declared("memory").then(|| of(&limits, "memory").value()),
         ..Resources::default()
     }
 }
@@ -167,7 +135,7 @@ mod tests {
             (json!([container(json!({"cpu": "1"}), json!({}))]), "Burstable", "orchd/n/kubepods/burstable/podu"),
         ] {
             let spec = spec(containers);
-            assert_eq!((qos_class(&spec), cgroup_path("n", &spec, "u").as_str()), (class, path));
+            assert_eq!((qos_class(&spec), cgroup_path("orchd/n", &spec, "u").as_str()), (class, path));
         }
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: whatever is in flight is marked here before it starts, so that `plan` never asks for it twice.
 
 use super::backoff::BackOff;
+pub use crate::kinds::pod::containers::is_sidecar;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use orchd_runtime::spec::{Exit, ProcessSpec};
@@ -130,7 +131,8 @@ pub enum KillStage {
     HookRunning,
     /// Waits until those that must stop before it have stopped.
     Turn,
-    Terminating,
+    /// The stop signal was sent at this time.
+    Terminating(Timestamp),
     Killed,
 }
 
@@ -138,6 +140,7 @@ pub enum KillStage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
     pub stage: KillStage,
+    /// When its grace period ends.
     pub deadline: Timestamp,
 }
 
@@ -298,6 +301,11 @@ impl PodState {
     pub fn busy(&self) -> bool {
         self.containers.values().any(|r| r.running().is_some() || r.is_starting())
     }
+    /// Something is on its way that will soon change what the status says for the better.
+    pub fn comes_up(&self) -> bool {
+        let preparing = self.sandbox == Sandbox::Creating || self.volumes == Stage::Busy;
+        !self.deleted() && (preparing || self.containers.values().any(Run::is_starting))
+    }
     /// Seconds that a container of this pod gets to stop.
     pub fn grace_seconds(&self) -> i64 {
         let meta = &self.pod.metadata;
@@ -313,8 +321,4 @@ pub enum Role {
     /// An init container with restartPolicy Always.
     Sidecar,
     Main,
-}
-
-pub fn is_sidecar(container: &api::Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
 }

@@ -7,10 +7,10 @@ mod survival;
 mod verbs;
 mod world;
 
-use orchd_runtime::{SHIM_VERB, shim_main};
-use std::time::Instant;
 use isolation::*;
+use orchd_runtime::{SHIM_VERB, shim_main};
 use processes::*;
+use std::time::Instant;
 use survival::*;
 use world::World;
 
@@ -36,6 +36,7 @@ fn main() {
                 let ok = runtime.block_on(async {
                     let world = World::new(stringify!($name)).await;
                     let handle = world.runtime.clone();
+                    let _dirs = (world.dir.clone(), world.run.clone());
                     let ok = tokio::spawn($name(world)).await.is_ok();
                     for sandbox in handle.list().await.unwrap() {
                         handle.remove_sandbox(&sandbox.spec.id).await.unwrap();
@@ -66,6 +67,7 @@ fn main() {
         containers_with_a_terminal
         shared_namespaces
         privileged_containers
+        mounts_propagate_as_asked
         limits_change_and_usage_is_seen
         a_new_agent_finds_what_runs
         a_dead_shim_is_told

@@ -22,7 +22,8 @@ pub fn run(args: &[String]) -> i32 {
             }
         }
         "list" => {
-            let mut names: Vec<String> = std::fs::read_dir(arg(1)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            let mut names: Vec<String> =
+                std::fs::read_dir(arg(1)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             println!("{}", names.join(" "));
         }
@@ -45,6 +46,7 @@ pub fn run(args: &[String]) -> i32 {
         "term" => return until_term(),
         "unshare" => return report(unsafe { libc::unshare(libc::CLONE_NEWUTS) }),
         "mknod-open" => return mknod_open(arg(1)),
+        "mount" => return mount(arg(1)),
         "tty" => return tty(),
         "child" => return child(),
         other => {
@@ -83,6 +85,16 @@ fn mknod_open(path: &str) -> i32 {
     }
     match std::fs::File::open(path) {
         Ok(_) => 0,
+        Err(e) => complain(&e),
+    }
+}
+
+/// Mounts a tmpfs and makes a file in it.
+fn mount(path: &str) -> i32 {
+    let none: Option<&str> = None;
+    let done = nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), nix::mount::MsFlags::empty(), none);
+    match done.map_err(std::io::Error::from).and_then(|()| std::fs::write(format!("{path}/made"), "")) {
+        Ok(()) => 0,
         Err(e) => complain(&e),
     }
 }

@@ -3,21 +3,34 @@
 use orchd_runtime::spec::*;
 use orchd_runtime::{ExecSession, Options, Runtime, RuntimeEvent};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP",
-    "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
 ];
 const WAIT: Duration = Duration::from_secs(20);
 
 pub struct World {
     pub name: String,
-    pub dir: tempfile::TempDir,
-    pub run: tempfile::TempDir,
+    /// Kept by the runner, too, until what a failed test left is removed.
+    pub dir: Arc<tempfile::TempDir>,
+    pub run: Arc<tempfile::TempDir>,
     pub runtime: Runtime,
     pub events: mpsc::Receiver<RuntimeEvent>,
     pub image: String,
@@ -58,8 +71,8 @@ pub fn options(dir: &Path, run: &Path) -> Options {
 
 impl World {
     pub async fn new(name: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("orchd-test-").tempdir_in("/var/tmp").unwrap();
-        let run = tempfile::Builder::new().prefix("orchd-test-").tempdir_in("/dev/shm").unwrap();
+        let dir: Arc<tempfile::TempDir> = tempfile::Builder::new().prefix("orchd-test-").tempdir_in("/var/tmp").unwrap().into();
+        let run: Arc<tempfile::TempDir> = tempfile::Builder::new().prefix("orchd-test-").tempdir_in("/dev/shm").unwrap().into();
         let (runtime, events) = Runtime::open(options(dir.path(), run.path())).await.unwrap();
         let config = format!(
             r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}},"history":[]}}"#,

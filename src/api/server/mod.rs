@@ -10,10 +10,10 @@ mod path;
 mod pipeline;
 mod query;
 mod resources;
-mod watch;
-mod yaml;
 #[cfg(test)]
 mod tests;
+mod watch;
+mod yaml;
 
 use super::streams::tunnel::Nodes;
 use super::verbs::{Present, Verbs};

@@ -52,7 +52,8 @@ async fn respond(shared: &Shared, peer: &Peer, request: Request<Body>) -> Result
     match route {
         Route::Other => {
             let method = request.method().as_str().to_ascii_lowercase();
-            let asked = Attributes { verb: if method == "head" { "get" } else { &method }, path: request.uri().path(), ..Attributes::default() };
+            let asked =
+                Attributes { verb: if method == "head" { "get" } else { &method }, path: request.uri().path(), ..Attributes::default() };
             permit(shared, &user, &asked)?;
             fixed::serve(shared, &user, &query, request).await
         }
@@ -116,7 +117,8 @@ fn impersonate<'p>(user: Cow<'p, User>, headers: &HeaderMap) -> Result<Cow<'p, U
 }
 
 fn permit(shared: &Shared, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
-    authorize(user, asked, &Present(shared.options.feed.snapshot())).map_err(|why| Status::forbidden(asked.group, asked.resource, asked.name, &why))
+    authorize(user, asked, &Present(shared.options.feed.snapshot()))
+        .map_err(|why| Status::forbidden(asked.group, asked.resource, asked.name, &why))
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use http::{Response, header};
 use http_body_util::{BodyExt, Full};
 use orchd_store::{Options, Store};
 use serde_json::{Value, json};
-use std::path::Path;
 use tokio_rustls::TlsConnector;
 
 /// A server of one test; its files go when it does.
@@ -18,7 +17,6 @@ struct Running {
     pki: Pki,
     stop: CancellationToken,
     dir: tempfile::TempDir,
-    verbs: Arc<Verbs>,
 }
 
 impl Drop for Running {
@@ -39,7 +37,7 @@ impl Running {
         let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
         let address = listeners.addresses()[0];
         let options = ServerOptions {
-            verbs: verbs.clone(),
+            verbs,
             feed: cache,
             authenticator: Authenticator::new(tokens.clone()),
             tokens,
@@ -51,7 +49,7 @@ impl Running {
         };
         let stop = CancellationToken::new();
         tokio::spawn(listeners.serve(options, stop.clone()));
-        let running = Self { address, pki, stop, dir, verbs };
+        let running = Self { address, pki, stop, dir };
         running.made("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
         running.made("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         running
@@ -105,14 +103,49 @@ async fn errors_are_kubernetes_own() {
     for (method, path, headers, body, code, text) in [
         ("GET", "/api/v1/namespaces/default/cakes", &[][..], Bytes::new(), 404, "the server could not find the requested resource"),
         ("GET", "/api/v1/namespaces/default/configmaps/none", &[], Bytes::new(), 404, "configmaps \"none\" not found"),
-        ("GET", "/api/v1/namespaces/default/configmaps/none/cake", &[], Bytes::new(), 404, "the server could not find the requested resource"),
+        (
+            "GET",
+            "/api/v1/namespaces/default/configmaps/none/cake",
+            &[],
+            Bytes::new(),
+            404,
+            "the server could not find the requested resource",
+        ),
         ("PUT", MAPS, &[], Bytes::new(), 405, "the server does not allow this method on the requested resource"),
         ("POST", "/api/v1/configmaps", &[], Bytes::new(), 405, "the server does not allow this method on the requested resource"),
-        ("POST", MAPS, &[("content-type", "text/plain")], Bytes::from_static(b"x"), 415, "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+        (
+            "POST",
+            MAPS,
+            &[("content-type", "text/plain")],
+            Bytes::from_static(b"x"),
+            415,
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
         ("POST", MAPS, &[], large.into(), 413, "Request entity too large: limit is 3145728"),
-        ("PATCH", "/api/v1/namespaces/default/configmaps/none", &[("content-type", "application/json")], Bytes::from_static(b"{}"), 415, "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"),
-        ("GET", MAPS, &[("accept", "text/html")], Bytes::new(), 406, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
-        ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], Bytes::from_static(b"{}"), 406, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/configmaps/none",
+            &[("content-type", "application/json")],
+            Bytes::from_static(b"{}"),
+            415,
+            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
+        ),
+        (
+            "GET",
+            MAPS,
+            &[("accept", "text/html")],
+            Bytes::new(),
+            406,
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
+        (
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")],
+            Bytes::from_static(b"{}"),
+            406,
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
     ] {
         let (status, answer) = server.json(method, path, headers, body).await;
         assert_eq!((status, &answer["message"], &answer["kind"]), (code, &json!(text), &json!("Status")), "{method} {path}");
@@ -124,7 +157,9 @@ async fn errors_are_kubernetes_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_known_sees_health_and_version_alone() {
     let server = Running::start().await;
-    for (path, code) in [("/healthz", 200), ("/livez", 200), ("/readyz", 200), ("/readyz/etcd", 200), ("/version", 200), ("/api", 403), (MAPS, 403)] {
+    for (path, code) in
+        [("/healthz", 200), ("/livez", 200), ("/readyz", 200), ("/readyz/etcd", 200), ("/version", 200), ("/api", 403), (MAPS, 403)]
+    {
         let response = server.send(None, "GET", path, &[], "").await;
         assert_eq!(response.status().as_u16(), code, "{path}");
         assert!(response.headers().contains_key("audit-id"));
@@ -154,7 +189,8 @@ async fn bodies_come_as_json_yaml_and_protobuf() {
         });
         crate::api::protobuf::tests::body("v1", "ConfigMap", &map.bytes)
     };
-    let headers = [("content-type", "application/vnd.kubernetes.protobuf"), ("accept", "application/vnd.kubernetes.protobuf,application/json")];
+    let headers =
+        [("content-type", "application/vnd.kubernetes.protobuf"), ("accept", "application/vnd.kubernetes.protobuf,application/json")];
     assert_eq!(server.json("POST", MAPS, &headers, protobuf).await.0, 201);
     let (_, list) = server.json("GET", MAPS, &[], "").await;
     let items = list["items"].as_array().unwrap();
@@ -201,7 +237,7 @@ async fn tables_and_metadata_are_served_when_asked_for() {
     server.made(MAPS, json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await;
     let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
     let (_, got) = server.json("GET", MAPS, &table, "").await;
-    assert_eq!((&got["kind"], &got["rows"][0]["cells"][1]), (&json!("Table"), &json!("1")));
+    assert_eq!((&got["kind"], &got["rows"][0]["cells"][1]), (&json!("Table"), &json!(1)));
     let (_, got) = server.json("GET", &format!("{MAPS}/a?includeObject=Object"), &table, "").await;
     assert_eq!(got["rows"][0]["object"]["data"], json!({"k": "v"}));
     let partial = [("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")];

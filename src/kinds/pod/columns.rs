@@ -41,12 +41,6 @@ pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-/// The word that `kubectl get pods` shows under STATUS.
-pub fn status_text(pod: &Pod) -> String {
-    let (spec, status) = (PodSpec::default(), PodStatus::default());
-    Summary::of(pod, pod.spec.as_ref().unwrap_or(&spec), pod.status.as_ref().unwrap_or(&status)).reason
-}
-
 struct Summary {
     reason: String,
     ready: usize,
@@ -72,12 +66,8 @@ impl Restarts {
 impl Summary {
     fn of(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Self {
         let sidecars = spec.init_containers.iter().flatten().filter(|c| containers::is_sidecar(c)).count();
-        let mut summary = Self {
-            reason: first_reason(status),
-            ready: 0,
-            total: spec.containers.len() + sidecars,
-            restarts: Restarts::default(),
-        };
+        let mut summary =
+            Self { reason: first_reason(status), ready: 0, total: spec.containers.len() + sidecars, restarts: Restarts::default() };
         let (initializing, of_sidecars) = summary.init_containers(spec, status);
         if !initializing || state::is_initialized(pod) {
             summary.restarts = of_sidecars;

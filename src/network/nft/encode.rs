@@ -1,7 +1,7 @@
 //! Changes as nfnetlink messages (linux/netfilter/nf_tables.h; numbers without a name in libc are its enums').
 
 use super::expression::REGISTER_0;
-use super::{Change, ChainKind, Expression, FibAddress, Hook, HookPoint, Key, KeyType, Rule, Set, SetKind, Verdict};
+use super::{ChainKind, Change, Expression, FibAddress, Hook, HookPoint, Key, KeyType, Rule, Set, SetKind, Verdict};
 use crate::network::netlink::Message;
 
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
@@ -132,13 +132,7 @@ impl Writer<'_> {
         }
     }
 
-    fn elements<'e>(
-        &mut self,
-        kind: libc::c_int,
-        flags: u16,
-        set: &str,
-        elements: impl Iterator<Item = (&'e Key, Option<&'e Verdict>)>,
-    ) {
+    fn elements<'e>(&mut self, kind: libc::c_int, flags: u16, set: &str, elements: impl Iterator<Item = (&'e Key, Option<&'e Verdict>)>) {
         let mut elements = elements.peekable();
         while elements.peek().is_some() {
             let mut message = self.message(kind, flags);
@@ -215,7 +209,9 @@ fn write_expression(message: &mut Message, expression: &Expression) {
     let register = |number: &u32| REGISTER_0 + number;
     let value = |m: &mut Message, attribute: u16, bytes: &[u8]| m.nest(attribute, |m| m.attribute(1, bytes));
     match expression {
-        Expression::Network { offset, len, to } => write("payload", &|m| payload(m, libc::NFT_PAYLOAD_NETWORK_HEADER, *offset, *len, register(to))),
+        Expression::Network { offset, len, to } => {
+            write("payload", &|m| payload(m, libc::NFT_PAYLOAD_NETWORK_HEADER, *offset, *len, register(to)))
+        }
         Expression::Transport { offset, len, to } => {
             write("payload", &|m| payload(m, libc::NFT_PAYLOAD_TRANSPORT_HEADER, *offset, *len, register(to)));
         }

@@ -87,7 +87,8 @@ fn share_cluster_ips(before: &mut Objects, after: &mut Objects, old: &ProxyState
     if touched.is_empty() {
         return;
     }
-    let addresses = |state: &ProxyState| -> BTreeSet<Key> { state.services.values().map(|port| rules::address_key(port.cluster_ip)).collect() };
+    let addresses =
+        |state: &ProxyState| -> BTreeSet<Key> { state.services.values().map(|port| rules::address_key(port.cluster_ip)).collect() };
     let (old, new) = (addresses(old), addresses(new));
     for element in touched {
         for (objects, there) in [(&mut *before, &old), (&mut *after, &new)] {

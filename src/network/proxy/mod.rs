@@ -44,7 +44,15 @@ impl Proxy {
     /// The kernel has no nf_tables, or this process may not use it.
     pub fn open(options: NetworkOptions) -> Result<Self, NetworkError> {
         let table = Table::open(base::TABLE)?;
-        Ok(Self { options, table, flows: flows::Flows::open()?, present: None, flows_unknown: true, stale: BTreeSet::new(), stale_since: Instant::now() })
+        Ok(Self {
+            options,
+            table,
+            flows: flows::Flows::open()?,
+            present: None,
+            flows_unknown: true,
+            stale: BTreeSet::new(),
+            stale_since: Instant::now(),
+        })
     }
 
     /// Makes the rules those of `state`, in one transaction that touches only what changed.

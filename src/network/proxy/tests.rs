@@ -112,7 +112,9 @@ impl Model {
         for rule in rules {
             let maps = sets_of(rule).flat_map(|set| numbered(&self.sets[set]));
             verdicts(rule).chain(maps).for_each(|verdict| found.extend(self.endpoints(verdict)));
-            if let [Expression::Load { bytes: ip, .. }, Expression::Load { bytes: port, .. }, Expression::DestinationNat { .. }] = rule.0.as_slice() {
+            if let [Expression::Load { bytes: ip, .. }, Expression::Load { bytes: port, .. }, Expression::DestinationNat { .. }] =
+                rule.0.as_slice()
+            {
                 let ip = Ipv4Addr::from(<[u8; 4]>::try_from(ip.as_slice()).expect("an address"));
                 found.insert(SocketAddrV4::new(ip, u16::from_be_bytes([port[0], port[1]])));
             }
@@ -287,6 +289,15 @@ fn one_endpoint_more_touches_only_its_service() {
         other => format!("{other:?}"),
     };
     let transcript: Vec<String> = changes.iter().map(short).collect();
-    let expected = ["chain endpoint", "set numbers-", "flush service-", "rule endpoint", "rule endpoint", "rule service-", "rule service-", "unset numbers-"];
+    let expected = [
+        "chain endpoint",
+        "set numbers-",
+        "flush service-",
+        "rule endpoint",
+        "rule endpoint",
+        "rule service-",
+        "rule service-",
+        "unset numbers-",
+    ];
     assert_eq!(transcript, expected);
 }

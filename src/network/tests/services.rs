@@ -99,7 +99,12 @@ fn changes_take_effect_and_no_endpoint_is_refused_at_once() {
             assert_eq!(spread(&client.netns, (VIP, 80), 5), BTreeMap::from([("b".into(), 5)]));
             sync(&[]);
             let start = Instant::now();
-            for (from, to) in [(&client.netns, (VIP, 80)), (&lab.node, (VIP, 80)), (&client.netns, (lab.options.node_ip, 30080)), (&lab.node, (Ipv4Addr::LOCALHOST, 30080))] {
+            for (from, to) in [
+                (&client.netns, (VIP, 80)),
+                (&lab.node, (VIP, 80)),
+                (&client.netns, (lab.options.node_ip, 30080)),
+                (&lab.node, (Ipv4Addr::LOCALHOST, 30080)),
+            ] {
                 assert_eq!(call(from, to).expect_err("nobody serves").kind(), ErrorKind::ConnectionRefused, "{to:?}");
             }
             assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());

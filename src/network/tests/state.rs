@@ -65,7 +65,12 @@ fn which_endpoints_are_used() {
     ];
     for (endpoints, cluster, local) in cases {
         let slices = [slice("s", endpoints.iter().map(|(byte, conditions)| endpoint(*byte, conditions)).collect())];
-        let port = only(&[web(json!({"type": "NodePort", "externalTrafficPolicy": "Local", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}))], &slices);
+        let port = only(
+            &[web(
+                json!({"type": "NodePort", "externalTrafficPolicy": "Local", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}),
+            )],
+            &slices,
+        );
         assert_eq!((bytes(&port.cluster), bytes(&port.local)), (cluster.to_vec(), local.to_vec()), "{endpoints:?}");
         assert_eq!(port.has_endpoints, !cluster.is_empty(), "{endpoints:?}");
         let internal = only(&[web(json!({"internalTrafficPolicy": "Local"}))], &slices);
@@ -131,12 +136,15 @@ fn what_is_no_service_of_this_proxy() {
 fn the_older_service_keeps_what_two_claim() {
     let port = json!([{"name": "http", "port": 80, "nodePort": 30080}]);
     let mut old = service("z-old", json!({"type": "NodePort", "clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.1"], "ports": port}));
-    let mut new = service("a-new", json!({"type": "NodePort", "clusterIP": "10.96.0.2", "externalIPs": ["192.0.2.1", "192.0.2.2"], "ports": port}));
+    let mut new =
+        service("a-new", json!({"type": "NodePort", "clusterIP": "10.96.0.2", "externalIPs": ["192.0.2.1", "192.0.2.2"], "ports": port}));
     for (service, second) in [(&mut old, 1), (&mut new, 2)] {
         service.metadata.creation_timestamp = serde_json::from_value(json!(format!("2026-01-01T00:00:0{second}Z"))).expect("a time");
     }
     let state = ProxyState::of([&new, &old], [], [], &node());
-    let of = |name: &str| &state.services[&PortName { namespace: "default".into(), service: name.into(), port: "http".into(), protocol: Protocol::Tcp }];
+    let of = |name: &str| {
+        &state.services[&PortName { namespace: "default".into(), service: name.into(), port: "http".into(), protocol: Protocol::Tcp }]
+    };
     assert_eq!(of("z-old").node_port, Some(30080));
     assert_eq!(of("z-old").external_ips, [Ipv4Addr::new(192, 0, 2, 1)]);
     assert_eq!(of("a-new").node_port, None);

@@ -68,7 +68,7 @@ async fn http_statuses_decide() {
     })
     .await;
     let headers = json!([{"name": "X-Custom", "value": "y"}, {"name": "Host", "value": "named"}]);
-    let probe = |path: &str| http_probe_of(port, path, headers.clone());
+    let probe = async |path: &str| http_probe_of(port, path, headers.clone()).await;
     assert_eq!(probe("ok?q=1").await, Verdict::Success);
     assert_eq!(probe("/moved").await, Verdict::Success);
     assert_eq!(probe("/away").await, Verdict::Warning("Probe terminated redirects, Response body: hi".into()));

@@ -5,7 +5,7 @@ mod containers;
 pub use containers::{by_name, ended_of};
 mod phase;
 
-use super::plan::{already_terminal, finished, stopping};
+use super::plan::{already_terminal, stopping};
 use super::state::{PodState, Sandbox};
 use crate::meta::time;
 use k8s_openapi::api::core::v1 as api;
@@ -56,9 +56,14 @@ pub fn of(state: &PodState, previous: &api::PodStatus, host_ip: IpAddr, now: Tim
     status
 }
 
-/// True if a terminal phase in the status is final: nothing of the pod runs any more.
-pub fn is_final(state: &PodState) -> bool {
-    finished(state) && !state.busy()
+/// True if `theirs` says something else than `ours` about what is the node's to say: phase, conditions, readiness.
+pub fn differs(ours: &api::PodStatus, theirs: &api::PodStatus) -> bool {
+    let condition = |status: &api::PodStatus, kind: &str| {
+        status.conditions.iter().flatten().find(|c| c.type_ == kind).map(|c| c.status.clone())
+    };
+    let conditions = ours.conditions.iter().flatten().any(|c| condition(theirs, &c.type_).as_ref() != Some(&c.status));
+    let ready = |status: &api::PodStatus| by_name(status).into_iter().map(|(name, s)| (name.to_owned(), s.ready)).collect::<Vec<_>>();
+    ours.phase != theirs.phase || conditions || ready(ours) != ready(theirs)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::volumes::{Volumes, payload};
 use super::{status, termination};
 use crate::kinds::ObjectKey;
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use orchd_runtime::spec::Exit;
 use status_writer::StatusWriter;
 use std::collections::{HashMap, VecDeque};
@@ -32,6 +32,8 @@ use tokio_util::task::AbortOnDropHandle;
 const INBOX: usize = 64;
 /// Exits of containers whose start has not been heard of yet.
 const EARLY_EXITS: usize = 16;
+/// How long a change of status may wait for the next one while something is being started.
+const COALESCE: SignedDuration = SignedDuration::from_millis(100);
 /// Steps that lead to steps, in one go; a bound, never reached by a plan that marks what it does.
 const MAX_ROUNDS: usize = 32;
 
@@ -66,6 +68,8 @@ pub struct Worker {
     volumes: Arc<Volumes>,
     writer: StatusWriter,
     written: api::PodStatus,
+    /// Since when a change of status waits to be written.
+    held_since: Option<Timestamp>,
     probes: HashMap<(String, ProbeKind), AbortOnDropHandle<()>>,
     early: VecDeque<(String, Exit)>,
     source_changed: Arc<Notify>,
@@ -93,6 +97,7 @@ pub fn start(context: &Arc<Context>, state: PodState) -> Handle {
         view,
         pods,
         volumes,
+        held_since: None,
         probes: HashMap::new(),
         early: VecDeque::new(),
         source_changed,
@@ -129,8 +134,8 @@ impl Worker {
             if over {
                 return;
             }
-            self.publish();
-            let shown = self.shown_changes(wake);
+            let held = self.publish();
+            let shown = self.shown_changes(wake).into_iter().chain(held).min();
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(message) => self.take(message),
@@ -184,7 +189,12 @@ impl Worker {
     fn outcome(&mut self, outcome: Outcome) {
         let now = self.context.clock.now();
         if let Outcome::Pod(pod) = &outcome {
-            self.pods.send_replace(Arc::clone(pod));
+            // Volumes show what is in the metadata, not the status.
+            let (new, old) = (&pod.metadata, self.pods.borrow().metadata.clone());
+            if (&new.labels, &new.annotations) != (&old.labels, &old.annotations) {
+                self.pods.send_replace(Arc::clone(pod));
+            }
+            self.reconcile(pod);
         }
         if matches!(outcome, Outcome::SandboxLost) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
@@ -218,16 +228,38 @@ impl Worker {
         apply(&mut self.state, Outcome::Exited { id, ended }, self.context.clock.now());
     }
 
-    /// Status, view and probes follow the state.
-    fn publish(&mut self) {
+    /// Status, view and probes follow the state. Gives the time by which a status that is held back is to be written.
+    fn publish(&mut self) -> Option<Timestamp> {
         let now = self.context.clock.now();
         let status = status::of(&self.state, &self.written, self.context.node_ip, now);
-        if status != self.written && !self.state.removed {
-            self.writer.write(status.clone());
-            self.written = status;
-        }
         self.view.send_replace(Arc::new(self.state.clone()));
         self.sync_probes();
+        if status == self.written || self.state.removed {
+            self.held_since = None;
+            return None;
+        }
+        // One write for a pod that comes up at once, instead of one for each step on the way.
+        let until = *self.held_since.get_or_insert(now) + COALESCE;
+        if self.state.comes_up() && now < until {
+            return Some(until);
+        }
+        self.write(status);
+        None
+    }
+
+    fn write(&mut self, status: api::PodStatus) {
+        self.held_since = None;
+        self.writer.write(status.clone());
+        self.written = status;
+    }
+
+    /// Another writer has changed what is the node's to say: it is said again.
+    fn reconcile(&mut self, pod: &api::Pod) {
+        let revision = pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
+        let theirs = pod.status.as_ref().filter(|theirs| self.writer.is_behind(revision) && status::differs(&self.written, theirs));
+        if let Some(theirs) = theirs {
+            self.written = theirs.clone();
+        }
     }
 
     /// Starts the probes that should run and stops the others.

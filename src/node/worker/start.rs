@@ -155,11 +155,8 @@ fn managed_files(request: &Request, dirs: &PodDirs, hostname: &HostName, host_ne
     // Where the node has no such file, neither has the pod.
     let node = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let aliases = pod.spec.as_ref().and_then(|s| s.host_aliases.as_deref()).unwrap_or_default();
-    let hosts = if host_network {
-        files::host_network_hosts(&node("/etc/hosts"), aliases)
-    } else {
-        files::hosts(request.ip, hostname, aliases)
-    };
+    let hosts =
+        if host_network { files::host_network_hosts(&node("/etc/hosts"), aliases) } else { files::hosts(request.ip, hostname, aliases) };
     let shown = if host_network { &context.node_name } else { &hostname.name };
     vec![
         (dirs.hosts(), hosts),

@@ -17,7 +17,8 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// A pod's status on its way.
 pub struct StatusWriter {
     latest: watch::Sender<(u64, Option<Arc<api::PodStatus>>)>,
-    written: watch::Receiver<u64>,
+    /// Which one was written last, and the revision that it got.
+    written: watch::Receiver<(u64, i64)>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -27,7 +28,7 @@ impl StatusWriter {
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
         let target = Target::object::<Pod>(&text(&meta.namespace), &text(&meta.name)).sub("status");
         let latest = watch::Sender::new((0, None));
-        let (done, written) = watch::channel(0);
+        let (done, written) = watch::channel((0, 0));
         let task = tokio::spawn(run(Arc::clone(context), target, text(&meta.uid), latest.subscribe(), done));
         Self { latest, written, _task: AbortOnDropHandle::new(task) }
     }
@@ -40,13 +41,19 @@ impl StatusWriter {
         });
     }
 
+    /// True if nothing is on its way and the API's object has changed since the last write.
+    pub fn is_behind(&self, revision: i64) -> bool {
+        let written = *self.written.borrow();
+        written.0 > 0 && written.0 == self.latest.borrow().0 && revision > written.1
+    }
+
     /// Becomes ready once all that was given so far is written (or its pod is gone).
     pub fn flushed(&self) -> impl Future<Output = ()> + Send + 'static {
         let number = self.latest.borrow().0;
         let mut written = self.written.clone();
         async move {
             // An error means that the writer has ended with its pod.
-            let _ = written.wait_for(|n| *n >= number).await;
+            let _ = written.wait_for(|w| w.0 >= number).await;
         }
     }
 }
@@ -56,7 +63,7 @@ async fn run(
     target: Target,
     uid: String,
     mut latest: watch::Receiver<(u64, Option<Arc<api::PodStatus>>)>,
-    done: watch::Sender<u64>,
+    done: watch::Sender<(u64, i64)>,
 ) {
     let mut retry = FIRST_RETRY;
     while latest.changed().await.is_ok() {
@@ -65,13 +72,13 @@ async fn run(
             let Some(status) = status else { break };
             let patch = patch(&uid, &status).to_string();
             match context.client.patch(&target, PatchType::Strategic, patch.into()).await {
-                Ok(_) => {
+                Ok(object) => {
                     retry = FIRST_RETRY;
-                    done.send_replace(number);
+                    done.send_replace((number, object.revision()));
                     break;
                 }
                 Err(status) if is_gone(&status) => {
-                    done.send_replace(number);
+                    done.send_modify(|written| written.0 = number);
                     break;
                 }
                 Err(status) => {

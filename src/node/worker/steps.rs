@@ -8,12 +8,13 @@ use crate::node::backoff::go_seconds;
 use crate::node::container::{POD_NAME, POD_NAMESPACE, POD_UID};
 use crate::node::context::Context;
 use crate::node::files::HostName;
+use crate::node::hooks;
 use crate::node::outcome::Outcome;
 use crate::node::plan::Step;
 use crate::node::resources;
+use crate::node::status;
 use crate::node::state::{Failure, Problem, Running};
 use crate::node::volumes::local;
-use crate::node::hooks;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::jiff::Timestamp;
 use orchd_runtime::StartError;
@@ -144,7 +145,10 @@ impl Worker {
     }
 
     fn finalize(&mut self) {
-        self.publish();
+        let status = status::of(&self.state, &self.written, self.context.node_ip, self.context.clock.now());
+        if status != self.written {
+            self.write(status);
+        }
         let flushed = self.writer.flushed();
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(&self.state.pod));
         self.spawn_outcome(async move {
@@ -225,7 +229,7 @@ fn sandbox_spec(context: &Context, pod: &api::Pod) -> Result<SandboxSpec, String
     Ok(SandboxSpec {
         labels: labels.into_iter().map(|(k, v)| (k.to_owned(), text(v))).collect(),
         hostname: if host_network { context.node_name.clone() } else { name.kernel_name(spec.set_hostname_as_fqdn == Some(true))? },
-        cgroup_path: resources::cgroup_path(&context.node_name, spec, &uid),
+        cgroup_path: resources::cgroup_path(&context.cgroup, spec, &uid),
         resources: resources::of_pod(spec),
         host_network,
         host_pid: spec.host_pid == Some(true),

@@ -79,7 +79,8 @@ pub fn set_of(value: &Value, shape: Shape) -> Result<FieldSet, ApplyError> {
         }
         Form::Set | Form::Items(_) => {
             for item in array(Some(value)) {
-                let element = element(&form, item).ok_or_else(|| ApplyError::Malformed(format!("an item of a keyed list is no object: {item}")))?;
+                let element =
+                    element(&form, item).ok_or_else(|| ApplyError::Malformed(format!("an item of a keyed list is no object: {item}")))?;
                 if out.children.contains_key(&element) {
                     let shown = FieldSet { member: false, children: BTreeMap::from([(element, FieldSet::leaf())]) }.paths().concat();
                     return Err(ApplyError::Malformed(format!("duplicate entries for key {shown}")));

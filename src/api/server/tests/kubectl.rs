@@ -83,7 +83,7 @@ async fn kubectl_works_on_objects() {
         ("apply -f -", &scaled, true, "deployment.apps/web configured"),
         ("patch deploy web -p {\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"web:2\"}]}}}}", "", true, "patched"),
         ("get deploy web -o jsonpath={.spec.template.spec.containers[*].ports[0].containerPort}{.spec.template.spec.containers[0].image}", "", true, "80web:2"),
-        ("patch deploy web --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/paused\",\"value\":true}]", "", true, "patched"),
+        ("patch deploy web --type=json -p [{\"op\":\"add\",\"path\":\"/spec/paused\",\"value\":true}]", "", true, "patched"),
         ("scale deploy web --replicas=5", "", true, "scaled"),
         ("label cm cm team=a", "", true, "labeled"),
         ("annotate cm cm note=b", "", true, "annotated"),
