@@ -5,8 +5,8 @@
 
 pub mod https;
 pub mod kubeconfig;
-pub mod tunnel;
 pub mod recorder;
+pub mod tunnel;
 
 pub use https::HttpsClient;
 pub use recorder::{Record, Recorder};

@@ -1,7 +1,7 @@
 //! What the workload controllers need to know of pods: activity, availability, and who is deleted first.
 
-use crate::kinds::pod::{containers::names_sidecar, state};
 pub use crate::kinds::pod::state::{is_active, is_available, is_ready, is_terminal, is_terminating, node_name, phase};
+use crate::kinds::pod::{containers::names_sidecar, state};
 use crate::kinds::{Pod, Ref};
 use crate::meta::time;
 use k8s_openapi::api::core::v1 as api;

@@ -102,7 +102,11 @@ impl Kind for Deployment {
         const COLUMNS: &[Column] = &[
             table::NAME,
             table::text("Ready", "Number of the pod with ready state", 0),
-            table::text("Up-to-date", "Total number of non-terminated pods targeted by this deployment that have the desired template spec.", 0),
+            table::text(
+                "Up-to-date",
+                "Total number of non-terminated pods targeted by this deployment that have the desired template spec.",
+                0,
+            ),
             table::text("Available", "Total number of available pods (ready for at least minReadySeconds) targeted by this deployment.", 0),
             table::AGE,
             table::text("Containers", "Names of each container in the template.", 1),

@@ -19,8 +19,7 @@ pub fn format_labels(labels: Option<&BTreeMap<String, String>>) -> String {
 /// # Errors
 /// An operator that is none of In, NotIn, Exists, DoesNotExist.
 pub fn selector_text(selector: &LabelSelector) -> Result<String, String> {
-    let mut terms: Vec<(String, String)> =
-        selector.match_labels.iter().flatten().map(|(k, v)| (k.clone(), format!("{k}={v}"))).collect();
+    let mut terms: Vec<(String, String)> = selector.match_labels.iter().flatten().map(|(k, v)| (k.clone(), format!("{k}={v}"))).collect();
     for e in selector.match_expressions.iter().flatten() {
         let mut values = e.values.clone().unwrap_or_default();
         values.sort();

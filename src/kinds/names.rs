@@ -101,7 +101,9 @@ pub fn qualified(value: &str) -> Vec<String> {
             }
             name
         }
-        _ => return vec![format!("a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')", text())],
+        _ => {
+            return vec![format!("a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')", text())];
+        }
     };
     if name.is_empty() {
         errors.push("name part must be non-empty".into());

@@ -72,7 +72,9 @@ impl Kind for Node {
         let spec = object.spec.clone().unwrap_or_default();
         validate_taints(spec.taints.as_deref().unwrap_or_default(), errors);
         let status = object.status.as_ref();
-        for (name, list) in [("capacity", status.and_then(|s| s.capacity.as_ref())), ("allocatable", status.and_then(|s| s.allocatable.as_ref()))] {
+        for (name, list) in
+            [("capacity", status.and_then(|s| s.capacity.as_ref())), ("allocatable", status.and_then(|s| s.allocatable.as_ref()))]
+        {
             for (resource, value) in list.into_iter().flatten() {
                 let path = FieldPath::new("status").child(name).child(resource);
                 match quantity::parse(&value.0) {

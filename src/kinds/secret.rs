@@ -73,12 +73,7 @@ impl Kind for Secret {
 
     fn cells(object: &api::Secret, now: Timestamp) -> Vec<Value> {
         let count = object.data.as_ref().map_or(0, BTreeMap::len);
-        vec![
-            json!(object.metadata.name),
-            json!(fill::str_of(&object.type_)),
-            json!(count),
-            json!(table::age(&object.metadata, now)),
-        ]
+        vec![json!(object.metadata.name), json!(fill::str_of(&object.type_)), json!(count), json!(table::age(&object.metadata, now))]
     }
 
     const SELECTABLE: &'static [&'static str] = &["type"];

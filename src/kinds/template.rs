@@ -24,13 +24,7 @@ pub fn validate(path: &FieldPath, template: &PodTemplateSpec, errors: &mut Field
 
 /// A selector, which must be there and name something, and the template, which must match it and restart always.
 /// `kind` is the word for the error on an empty selector.
-pub fn validate_selected(
-    path: &FieldPath,
-    selector: &LabelSelector,
-    template: &PodTemplateSpec,
-    kind: &str,
-    errors: &mut FieldErrors,
-) {
+pub fn validate_selected(path: &FieldPath, selector: &LabelSelector, template: &PodTemplateSpec, kind: &str, errors: &mut FieldErrors) {
     let selector_path = path.child("selector");
     check::label_selector(&selector_path, selector, errors);
     if check::selects_all(selector) {

@@ -1,7 +1,10 @@
 //! A pod as the cycle sees it: what it asks of a node, worked out once.
 
 use super::resources::{Resources, requests};
-use crate::kinds::pod::{containers::is_sidecar, state::{is_terminal, node_name}};
+use crate::kinds::pod::{
+    containers::is_sidecar,
+    state::{is_terminal, node_name},
+};
 use crate::kinds::{Pod, Ref, controller_of};
 use k8s_openapi::api::core::v1 as core;
 

@@ -5,6 +5,8 @@ mod rolling;
 mod scale;
 mod status;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use super::owners::{Claims, claim, keys_of, keys_of_owners, own_key};
 use super::plan::{Action, Controller, Key, Note, Plan, Text, reference};

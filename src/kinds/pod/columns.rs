@@ -72,12 +72,8 @@ impl Restarts {
 impl Summary {
     fn of(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Self {
         let sidecars = spec.init_containers.iter().flatten().filter(|c| containers::is_sidecar(c)).count();
-        let mut summary = Self {
-            reason: first_reason(status),
-            ready: 0,
-            total: spec.containers.len() + sidecars,
-            restarts: Restarts::default(),
-        };
+        let mut summary =
+            Self { reason: first_reason(status), ready: 0, total: spec.containers.len() + sidecars, restarts: Restarts::default() };
         let (initializing, of_sidecars) = summary.init_containers(spec, status);
         if !initializing || state::is_initialized(pod) {
             summary.restarts = of_sidecars;

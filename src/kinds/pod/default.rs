@@ -4,8 +4,7 @@ use super::{containers, resources, volumes_default};
 use crate::kinds::fill;
 use crate::meta::quantity;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Pod, PodSpec, Probe, ResourceRequirements,
-    VolumeMount,
+    Container, ContainerPort, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, Pod, PodSpec, Probe, ResourceRequirements, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;

@@ -151,7 +151,10 @@ mod tests {
     fn requests_count_init_containers_sidecars_and_overhead() {
         let cases = [
             (json!({"containers": [{"resources": asks("1")}, {"resources": asks("500m")}]}), 1500),
-            (json!({"containers": [{"resources": asks("1")}], "initContainers": [{"resources": asks("3")}, {"resources": asks("2")}]}), 3000),
+            (
+                json!({"containers": [{"resources": asks("1")}], "initContainers": [{"resources": asks("3")}, {"resources": asks("2")}]}),
+                3000,
+            ),
             (
                 json!({"containers": [{"resources": asks("1")}], "initContainers": [
                     {"restartPolicy": "Always", "resources": asks("1")}, {"resources": asks("2")}]}),

@@ -132,8 +132,6 @@ fn resized(new: &[Container], old: &[Container]) -> Option<Vec<Container>> {
     let same = new.len() == old.len() && new.iter().zip(old).all(|(n, o)| n.name == o.name);
     same.then(|| {
         let pairs = new.iter().zip(old);
-        pairs
-            .map(|(n, o)| Container { resources: n.resources.clone(), resize_policy: n.resize_policy.clone(), ..o.clone() })
-            .collect()
+        pairs.map(|(n, o)| Container { resources: n.resources.clone(), resize_policy: n.resize_policy.clone(), ..o.clone() }).collect()
     })
 }

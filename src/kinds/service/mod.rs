@@ -51,7 +51,8 @@ impl Kind for Service {
             fill::text(&mut port.protocol, "TCP");
             fill::drop_zero(&mut port.name);
             fill::drop_zero(&mut port.node_port);
-            if matches!(&port.target_port, None | Some(IntOrString::Int(0))) || port.target_port == Some(IntOrString::String(String::new())) {
+            if matches!(&port.target_port, None | Some(IntOrString::Int(0))) || port.target_port == Some(IntOrString::String(String::new()))
+            {
                 port.target_port = Some(IntOrString::Int(port.port));
             }
         }
@@ -217,7 +218,13 @@ fn default_addresses(spec: &mut api::ServiceSpec) {
     if spec.ip_families.is_none() {
         let ips = spec.cluster_ips.as_deref().unwrap_or_default();
         let six = ips.first().and_then(|ip| address::parse(ip)).is_some_and(|ip| ip.is_ipv6());
-        let families: &[&str] = if dual { &["IPv4", "IPv6"] } else if six { &["IPv6"] } else { &["IPv4"] };
+        let families: &[&str] = if dual {
+            &["IPv4", "IPv6"]
+        } else if six {
+            &["IPv6"]
+        } else {
+            &["IPv4"]
+        };
         spec.ip_families = Some(families.iter().map(|f| (*f).to_owned()).collect());
     }
 }

@@ -77,9 +77,7 @@ fn drop_unused(spec: &mut ServiceSpec, before: &ServiceSpec) {
             spec.load_balancer_class = None;
         }
     }
-    if is_externally_accessible(before)
-        && !is_externally_accessible(spec)
-        && spec.external_traffic_policy == before.external_traffic_policy
+    if is_externally_accessible(before) && !is_externally_accessible(spec) && spec.external_traffic_policy == before.external_traffic_policy
     {
         spec.external_traffic_policy = None;
     }
@@ -100,10 +98,7 @@ pub fn validate(new: &Service, old: &Service, errors: &mut FieldErrors) {
     if balanced(spec) && balanced(before) && spec.load_balancer_class != before.load_balancer_class {
         errors.invalid(&path("loadBalancerClass"), check::json_of(&spec.load_balancer_class), "may not change once set");
     }
-    if needs_health_check_port(spec)
-        && needs_health_check_port(before)
-        && spec.health_check_node_port != before.health_check_node_port
-    {
+    if needs_health_check_port(spec) && needs_health_check_port(before) && spec.health_check_node_port != before.health_check_node_port {
         errors.forbidden(&path("healthCheckNodePort"), check::IMMUTABLE);
     }
 }
