@@ -334,7 +334,9 @@ proptest::proptest! {
             both().iter().for_each(|c| drop(settle(&world, *c)));
             kubelet(&world, "");
         }
-        proptest::prop_assert_eq!(sizes(&world), [("v1".to_owned(), 0), ("v2".to_owned(), 3)]);
+        // The old set may never have come about.
+        let filled: Vec<_> = sizes(&world).into_iter().filter(|(_, n)| *n > 0).collect();
+        proptest::prop_assert_eq!(filled, [("v2".to_owned(), 3)]);
         proptest::prop_assert!(undone(&world, &both()).is_empty());
     }
 }
