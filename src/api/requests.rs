@@ -25,6 +25,8 @@ pub struct WriteOptions {
     pub field_manager: String,
     /// Of server-side apply.
     pub force: bool,
+    /// The write is the outcome of an apply, whose managedFields are right as they stand.
+    pub applies: bool,
 }
 
 /// The outcome of a write.

@@ -188,7 +188,7 @@ mod tests {
         let got = parsed(&list(ConfigMap::resource(), &objects(), &meta, shown(View::Table("v1"), Include::Metadata)));
         assert_eq!((&got["kind"], &got["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
         assert_eq!(got["columnDefinitions"].as_array().unwrap().len(), 3);
-        assert_eq!(got["rows"][0]["cells"], json!(["a", "1", "40s"]));
+        assert_eq!(got["rows"][0]["cells"], json!(["a", 1, "40s"]));
         assert_eq!(got["rows"][0]["object"]["kind"], "PartialObjectMetadata");
         let one = parsed(&single(&objects()[0], shown(View::Table("v1beta1"), Include::Object), false).unwrap());
         assert_eq!(one["columnDefinitions"], Value::Null);
@@ -202,7 +202,8 @@ mod tests {
         let got = parsed(&single(&objects()[0], shown(View::PartialMetadata("v1"), Include::None), true).unwrap());
         assert_eq!(got["metadata"]["name"], "a");
         assert!(got.get("data").is_none());
-        let many = parsed(&list(ConfigMap::resource(), &objects(), &ListMeta::default(), shown(View::PartialMetadataList("v1"), Include::None)));
+        let many =
+            parsed(&list(ConfigMap::resource(), &objects(), &ListMeta::default(), shown(View::PartialMetadataList("v1"), Include::None)));
         assert_eq!(many["kind"], "PartialObjectMetadataList");
         assert_eq!(many["items"].as_array().unwrap().len(), 2);
     }

@@ -36,13 +36,19 @@ pub enum Role {
     /// Copies standard input to standard output.
     Cat,
     /// Prints its arguments.
-    Echo { words: Vec<String> },
+    Echo {
+        words: Vec<String>,
+    },
     /// Prints its environment.
     Env,
     /// Ends with this code.
-    Exit { code: i32 },
+    Exit {
+        code: i32,
+    },
     /// Takes this much memory and keeps it.
-    Eat { mebibytes: usize },
+    Eat {
+        mebibytes: usize,
+    },
     /// Waits for SIGTERM.
     Wait,
 }
@@ -134,7 +140,8 @@ fn accept(stream: TcpStream, page: &Arc<Page>, connections: &GracefulShutdown) {
 fn answer(page: &Page, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let greeting = std::fs::read_to_string(&page.greeting_file);
     if request.uri().path() == "/healthz" {
-        let (status, text) = if greeting.is_ok() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "no greeting yet\n") };
+        let (status, text) =
+            if greeting.is_ok() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "no greeting yet\n") };
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
         *response.status_mut() = status;
         return response;

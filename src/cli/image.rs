@@ -80,7 +80,9 @@ fn print_list(list: &Value) {
 
 async fn call(dir: &Path, method: &str, path: &str, query: &[(&str, &str)]) -> Result<Value, CliError> {
     let socket = dir.join(SOCKET);
-    let no_agent = |e: &dyn std::fmt::Display| CliError::text(format!("no node agent answers at {}: {e} (is orchd up with --data-dir {}?)", socket.display(), dir.display()));
+    let no_agent = |e: &dyn std::fmt::Display| {
+        CliError::text(format!("no node agent answers at {}: {e} (is orchd up with --data-dir {}?)", socket.display(), dir.display()))
+    };
     let stream = UnixStream::connect(&socket).await.map_err(|e| no_agent(&e))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| no_agent(&e))?;
     let driver = tokio::spawn(connection);

@@ -92,8 +92,10 @@ impl Master {
         let config = Config::default();
         let kubernetes_ip = Ipv4Addr::from(u32::from(config.service_cidr.0) + 1);
         let addresses: Vec<IpAddr> = [options.advertise, kubernetes_ip, Ipv4Addr::LOCALHOST].map(IpAddr::V4).into();
-        let pki = Arc::new(Pki::open_or_create(&dir.join("pki"), &addresses).map_err(|e| CliError::new("cannot open the cluster's keys", e))?);
-        let tokens = Tokens::new(&pki.cluster_key().service_account_key_pem).map_err(|e| CliError::new("cannot open the cluster's keys", e))?;
+        let pki =
+            Arc::new(Pki::open_or_create(&dir.join("pki"), &addresses).map_err(|e| CliError::new("cannot open the cluster's keys", e))?);
+        let tokens =
+            Tokens::new(&pki.cluster_key().service_account_key_pem).map_err(|e| CliError::new("cannot open the cluster's keys", e))?;
         let tokens = Arc::new(tokens);
         let store = Store::open(Options { dir: dir.join("store"), quota_bytes: STORE_QUOTA_BYTES }).await;
         let store = store.map_err(|e| CliError::new("cannot open the store", e))?;
@@ -135,12 +137,23 @@ impl Master {
         let client = self.client("system:kube-controller-manager");
         self.tasks.spawn(controllers::run(feed.clone(), client, self.clock.clone(), options, self.stop.clone()));
         self.tasks.spawn(scheduler::run(feed, self.client("system:kube-scheduler"), self.clock.clone(), self.stop.clone()));
-        self.tasks.spawn(self.verbs.clone().compact_loop(self.stop.clone()));
+        let (verbs, stop) = (self.verbs.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = verbs.compact_loop() => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     /// A client inside this process that acts as `name`, with every right.
     pub fn client(&self, name: &str) -> Arc<dyn Client> {
-        Arc::new(LocalClient::new(self.verbs.clone(), User::system(name)))
+        self.client_of(User::system(name))
+    }
+
+    /// A client inside this process that acts as `user`.
+    pub fn client_of(&self, user: User) -> Arc<dyn Client> {
+        Arc::new(LocalClient::new(self.verbs.clone(), user))
     }
 
     fn write_access(&self, dir: &Path, server: &str) -> Result<(), CliError> {

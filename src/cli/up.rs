@@ -49,7 +49,11 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         places: Places::new(&args.data_dir, &name),
         name: name.clone(),
         node_ip,
-        client: master.client_of(User { name: format!("system:node:{name}"), groups: vec!["system:nodes".into(), "system:authenticated".into()], ..User::default() }),
+        client: master.client_of(User {
+            name: format!("system:node:{name}"),
+            groups: vec!["system:nodes".into(), "system:authenticated".into()],
+            ..User::default()
+        }),
         clock: master.clock.clone(),
         servers: vec![master.local.to_string()],
         ca_pem: master.pki.ca_pem().to_owned(),

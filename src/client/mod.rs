@@ -6,6 +6,7 @@
 pub mod https;
 pub mod kubeconfig;
 pub mod recorder;
+pub mod reflector;
 pub mod tunnel;
 
 pub use https::HttpsClient;

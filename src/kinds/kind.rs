@@ -74,7 +74,7 @@ pub struct Column {
 
 /// One kind of object: names, defaults, validation, columns, selectable fields, strategy. One file per kind.
 ///
-/// The order in which the verbs call it: create is `prepare_create`, `default`, `validate`; update is `default`,
+/// The order in which the verbs call it: create is `prepare_create`, `default`, `validate`, `validate_create`; update is `default`,
 /// `prepare_update`, `validate`, `validate_update`; a status update is `default`, `prepare_status_update`, `validate_update`.
 /// Metadata (name, uid, times, finalizers, generation) is the generic verbs' own; a kind bumps nothing but says by
 /// `spec_changed` what counts as a new generation.
@@ -106,6 +106,8 @@ pub trait Kind: Send + Sync + 'static {
     /// Keeps from `old` all but the status.
     fn prepare_status_update(_new: &mut Self::Object, _old: &Self::Object) {}
     fn validate(_object: &Self::Object, _errors: &mut FieldErrors) {}
+    /// What holds only for a new object, beside what `validate` says.
+    fn validate_create(_object: &Self::Object, _errors: &mut FieldErrors) {}
     fn validate_update(_new: &Self::Object, _old: &Self::Object, _errors: &mut FieldErrors) {}
     /// True if the change is one of the desired state, so that generation grows. Only asked if `HAS_GENERATION`.
     fn spec_changed(_new: &Self::Object, _old: &Self::Object) -> bool {
@@ -168,6 +170,7 @@ pub trait Resource: Send + Sync + 'static {
     fn prepare_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject);
     fn prepare_status_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject);
     fn validate(&self, object: &dyn AnyObject) -> FieldErrors;
+    fn validate_create(&self, object: &dyn AnyObject) -> FieldErrors;
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> FieldErrors;
     fn spec_changed(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> bool;
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
@@ -249,6 +252,11 @@ impl<K: Kind> Resource for Typed<K> {
     fn validate(&self, object: &dyn AnyObject) -> FieldErrors {
         let mut errors = FieldErrors::default();
         K::validate(down::<K>(object), &mut errors);
+        errors
+    }
+    fn validate_create(&self, object: &dyn AnyObject) -> FieldErrors {
+        let mut errors = FieldErrors::default();
+        K::validate_create(down::<K>(object), &mut errors);
         errors
     }
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> FieldErrors {

@@ -1,7 +1,10 @@
 //! Lease (coordination.k8s.io/v1).
 
-use super::{Kind, Names};
+use super::{Column, Kind, Names, fill, table};
+use crate::meta::{FieldErrors, FieldPath};
 use k8s_openapi::api::coordination::v1 as api;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
 
 pub struct Lease;
 
@@ -18,4 +21,36 @@ impl Kind for Lease {
         categories: &[],
         namespaced: true,
     };
+
+    fn default(object: &mut api::Lease) {
+        object.spec.get_or_insert_default();
+    }
+
+    fn validate(object: &api::Lease, errors: &mut FieldErrors) {
+        let Some(spec) = &object.spec else { return };
+        let path = FieldPath::new("spec");
+        if let Some(seconds) = spec.lease_duration_seconds.filter(|s| *s <= 0) {
+            errors.invalid(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
+        }
+        if let Some(count) = spec.lease_transitions.filter(|c| *c < 0) {
+            errors.invalid(&path.child("leaseTransitions"), count, "must be greater than or equal to 0");
+        }
+        if let Some(strategy) = spec.strategy.as_deref().filter(|s| *s != "OldestEmulationVersion" && !s.contains('/')) {
+            errors.not_supported(&path.child("strategy"), strategy, &["OldestEmulationVersion"]);
+        }
+        if !fill::str_of(&spec.preferred_holder).is_empty() && fill::str_of(&spec.strategy).is_empty() {
+            errors.forbidden(&path.child("preferredHolder"), "may only be specified if `strategy` is defined");
+        }
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] =
+            &[table::NAME, table::text("Holder", "The identity of the holder of a current lease.", 0), table::AGE];
+        COLUMNS
+    }
+
+    fn cells(object: &api::Lease, now: Timestamp) -> Vec<Value> {
+        let holder = object.spec.as_ref().map_or("", |s| fill::str_of(&s.holder_identity));
+        vec![json!(object.metadata.name), json!(holder), json!(table::age(&object.metadata, now))]
+    }
 }

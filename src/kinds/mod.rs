@@ -22,6 +22,8 @@ pub mod node;
 pub mod object;
 pub mod pod;
 pub mod pod_template;
+#[cfg(test)]
+mod reference;
 pub mod replica_set;
 pub mod secret;
 pub mod self_subject_access_review;

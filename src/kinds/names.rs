@@ -55,6 +55,24 @@ pub fn subdomain(value: &str) -> Vec<String> {
     errors
 }
 
+/// As `subdomain`, with underscores: what a resolver may search.
+pub fn subdomain_with_underscore(value: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if value.len() > 253 {
+        errors.push(too_long(253));
+    }
+    let is_part = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        framed(part, lower_or_digit, |c| lower_or_digit(c) || matches!(c, b'-' | b'_'))
+    };
+    if !value.split('.').all(is_part) {
+        let message = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character";
+        let regex = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
+        errors.push(pattern(message, regex, &["example.com"]));
+    }
+    errors
+}
+
 /// An RFC 1123 label of at most 63 bytes: names of containers, volumes, namespaces.
 pub fn label(value: &str) -> Vec<String> {
     let mut errors = Vec::new();

@@ -28,6 +28,14 @@ pub fn containers(containers: &[Container]) -> (String, String) {
     (names.join(","), images.join(","))
 }
 
+/// `a,b,c`, or `a,b,c + 2 more...` if there are more than `shown`.
+pub fn list_with_more(items: &[String], shown: usize) -> String {
+    if items.len() <= shown {
+        return items.join(",");
+    }
+    format!("{} + {} more...", items[..shown].join(","), items.len() - shown)
+}
+
 /// Time since `then` as `age` prints it.
 pub fn since(then: Option<Timestamp>, now: Timestamp) -> String {
     then.map_or_else(|| "<unknown>".into(), |t| human_duration(now.as_second() - t.as_second()))

@@ -15,7 +15,7 @@ pub fn validate(path: &FieldPath, template: &PodTemplateSpec, errors: &mut Field
     let metadata = path.child("metadata");
     check::labels(&path.child("labels"), meta.labels.as_ref(), errors);
     check::annotations(&path.child("annotations"), meta.annotations.as_ref(), errors);
-    validate::pod_annotations(&metadata.child("annotations"), &meta, errors);
+    validate::template_annotations(&metadata.child("annotations"), &meta, errors);
     validate::spec(&path.child("spec"), &spec, &meta, validate::Whose::Template, errors);
     if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
         errors.forbidden(&path.child("spec").child("ephemeralContainers"), "ephemeral containers not allowed in pod template");

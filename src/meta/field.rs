@@ -151,7 +151,12 @@ impl FieldErrors {
         self.push(FieldErrorType::Duplicate, path, value, "");
     }
     pub fn too_long(&mut self, path: &FieldPath, max_bytes: usize) {
-        self.push(FieldErrorType::TooLong, path, Value::Null, format!("may not be more than {max_bytes} byte{}", if max_bytes == 1 { "" } else { "s" }));
+        self.push(
+            FieldErrorType::TooLong,
+            path,
+            Value::Null,
+            format!("may not be more than {max_bytes} byte{}", if max_bytes == 1 { "" } else { "s" }),
+        );
     }
     /// `allowed` is listed sorted and quoted, as apimachinery prints it.
     pub fn not_supported(&mut self, path: &FieldPath, value: impl Into<Value>, allowed: &[&str]) {

@@ -187,7 +187,10 @@ impl Status {
         Self { details: Some(Box::default()), ..Self::new(Reason::NotFound, message) }
     }
     pub fn method_not_allowed() -> Self {
-        Self { details: Some(Box::default()), ..Self::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource") }
+        Self {
+            details: Some(Box::default()),
+            ..Self::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+        }
     }
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(Reason::Expired, message)

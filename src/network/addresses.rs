@@ -58,7 +58,11 @@ impl Addresses {
         let start = if (FIRST..self.size - 1).contains(&self.next) { self.next } else { FIRST };
         let slot = (0..usable).map(|i| FIRST + (start - FIRST + i) % usable).find(|slot| !self.taken[*slot as usize]);
         let Some(slot) = slot else {
-            return Err(NetworkError::Exhausted(format!("all {usable} addresses of {}/{} are taken", Ipv4Addr::from_bits(self.base), 32 - self.size.ilog2())));
+            return Err(NetworkError::Exhausted(format!(
+                "all {usable} addresses of {}/{} are taken",
+                Ipv4Addr::from_bits(self.base),
+                32 - self.size.ilog2()
+            )));
         };
         self.taken[slot as usize] = true;
         self.next = slot + 1;

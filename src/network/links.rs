@@ -1,14 +1,16 @@
 //! Links, addresses, neighbours and routes as rtnetlink messages: small functions that build one each, and questions to
 //! the kernel.
 
-use super::netlink::{Refusal, Socket};
+use super::netlink::{Message, Refusal, Socket};
 use super::{Cidr, NetworkError};
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use netlink_packet_route::{RouteNetlinkMessage, link::LinkLayerType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use std::net::{IpAddr, Ipv4Addr};
@@ -39,7 +41,8 @@ pub struct Link {
 
 impl Link {
     fn of(message: &LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, name: String::new(), mtu: 0, loopback: message.header.flags.contains(LinkFlags::Loopback) };
+        let mut link =
+            Self { index: message.header.index, name: String::new(), mtu: 0, loopback: message.header.flags.contains(LinkFlags::Loopback) };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -114,7 +117,8 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<RouteMessage>, Refusal> {
 
 /// The link over which the default route leads, if there is one.
 pub fn default_link(routes: &[RouteMessage]) -> Option<u32> {
-    let priority = |route: &RouteMessage| route.attributes.iter().find_map(|a| if let RouteAttribute::Priority(p) = a { Some(*p) } else { None });
+    let priority =
+        |route: &RouteMessage| route.attributes.iter().find_map(|a| if let RouteAttribute::Priority(p) = a { Some(*p) } else { None });
     let default = routes.iter().filter(|r| r.header.destination_prefix_length == 0 && r.header.kind == RouteType::Unicast);
     let best = default.min_by_key(|route| priority(route).unwrap_or(0))?;
     best.attributes.iter().find_map(|a| if let RouteAttribute::Oif(link) = a { Some(*link) } else { None })
@@ -168,10 +172,32 @@ pub fn set_up(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(message)
 }
 
-pub fn delete(name: &str) -> RouteNetlinkMessage {
-    let mut message = named(name);
-    message.header.link_layer_type = LinkLayerType::default();
-    RouteNetlinkMessage::DelLink(message)
+/// Links of this group ("orch" in ASCII) are about to be deleted.
+const DOOMED: u32 = 0x6f72_6368;
+
+/// Deletes links, those that are there. All at once: the kernel waits for its readers once per request, which is what
+/// takes the time.
+///
+/// # Errors
+/// Netlink refuses.
+pub fn delete<'a>(socket: &mut Socket, names: impl IntoIterator<Item = &'a str>) -> Result<(), NetworkError> {
+    let gone_is_fine = |result: Result<(), Refusal>, what: &str| match result {
+        Err(refusal) if !refusal.is(Errno::ENODEV) => Err(refusal.explain(format!("deleting {what}"))),
+        other => Ok(other.is_ok()),
+    };
+    let group = LinkAttribute::Group(DOOMED);
+    let mut any = false;
+    for name in names {
+        let mut message = named(name);
+        message.attributes.push(group.clone());
+        any |= gone_is_fine(socket.request(Message::of(RouteNetlinkMessage::SetLink(message), 0)), name)?;
+    }
+    if any {
+        let mut message = LinkMessage::default();
+        message.attributes.push(group);
+        gone_is_fine(socket.request(Message::of(RouteNetlinkMessage::DelLink(message), 0)), "links")?;
+    }
+    Ok(())
 }
 
 pub fn address(link: u32, address: Ipv4Addr, prefix: u8) -> RouteNetlinkMessage {

@@ -16,7 +16,7 @@ mod pod_rules;
 mod pods;
 pub mod proxy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use proxy::Proxy;
 
@@ -102,8 +102,13 @@ pub async fn node_address() -> Result<IpAddr, NetworkError> {
 /// What the pods' thread is asked to do.
 enum Command {
     Attach { pod: String, netns: PathBuf, answer: oneshot::Sender<Result<Ipv4Addr, NetworkError>> },
-    Detach { pod: String, answer: oneshot::Sender<Result<(), NetworkError>> },
     Teardown { answer: oneshot::Sender<Result<(), NetworkError>> },
+}
+
+/// A pod that is gone.
+struct Detach {
+    pod: String,
+    answer: oneshot::Sender<Result<(), NetworkError>>,
 }
 
 /// Callers beyond this many wait for their turn.
@@ -113,6 +118,7 @@ const QUEUE: usize = 64;
 #[derive(Clone)]
 pub struct PodNetwork {
     commands: mpsc::Sender<Command>,
+    removals: mpsc::Sender<Detach>,
 }
 
 impl PodNetwork {
@@ -125,19 +131,24 @@ impl PodNetwork {
         let live = live.to_vec();
         let (opened, answer) = oneshot::channel();
         let (commands, queue) = mpsc::channel(QUEUE);
-        let work = move || {
-            let (pods, outcome) = match pods::Pods::open(options, &live) {
+        let (removals, gone) = mpsc::channel(QUEUE);
+        spawn("pod-network", move || {
+            let start = || {
+                let pods = pods::Pods::open(options, &live)?;
+                let removal = pods.removal()?;
+                spawn("pod-network-gone", || remove(removal, gone))?;
+                Ok(pods)
+            };
+            let (pods, outcome) = match start() {
                 Ok(pods) => (Some(pods), Ok(())),
                 Err(error) => (None, Err(error)),
             };
             if let (Ok(()), Some(pods)) = (opened.send(outcome), pods) {
                 serve(pods, queue);
             }
-        };
-        let spawned = std::thread::Builder::new().name("pod-network".into()).spawn(work);
-        spawned.map_err(|source| NetworkError::Io { what: "the pod network's thread".into(), source })?;
+        })?;
         answer.await.map_err(|_| ended())??;
-        Ok(Self { commands })
+        Ok(Self { commands, removals })
     }
 
     /// Connects the network namespace at `netns` (such as /proc/<pid>/ns/net) for the pod; returns its address.
@@ -154,7 +165,9 @@ impl PodNetwork {
     /// # Errors
     /// Netlink refuses.
     pub async fn detach(&self, pod: &str) -> Result<(), NetworkError> {
-        self.ask(|answer| Command::Detach { pod: pod.to_owned(), answer }).await
+        let (sender, answer) = oneshot::channel();
+        self.removals.send(Detach { pod: pod.to_owned(), answer: sender }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
     }
 
     /// Removes every link, route and rule that was made here.
@@ -172,6 +185,12 @@ impl PodNetwork {
     }
 }
 
+/// A thread of our own, in the network namespace of the calling one.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), NetworkError> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map(drop).map_err(|source| NetworkError::Io { what: format!("thread {name}"), source })
+}
+
 fn ended() -> NetworkError {
     NetworkError::Invalid("the pod network's thread has ended".into())
 }
@@ -181,8 +200,20 @@ fn serve(mut pods: pods::Pods, mut queue: mpsc::Receiver<Command>) {
     while let Some(command) = queue.blocking_recv() {
         match command {
             Command::Attach { pod, netns, answer } => drop(answer.send(pods.attach(&pod, &netns))),
-            Command::Detach { pod, answer } => drop(answer.send(pods.detach(&pod))),
             Command::Teardown { answer } => drop(answer.send(pods.teardown())),
+        }
+    }
+}
+
+/// Removes what has gathered while the kernel was at the last removal. Where that fails, each for itself shows whose it is.
+fn remove(mut removal: pods::Removal, mut queue: mpsc::Receiver<Detach>) {
+    let mut gone = Vec::new();
+    while queue.blocking_recv_many(&mut gone, QUEUE) > 0 {
+        let names: Vec<&str> = gone.iter().map(|detach: &Detach| detach.pod.as_str()).collect();
+        let all = removal.detach(&names);
+        for Detach { pod, answer } in gone.drain(..) {
+            let result = if all.is_ok() { Ok(()) } else { removal.detach(&[&pod]) };
+            drop(answer.send(result));
         }
     }
 }

@@ -47,7 +47,8 @@ fn make(socket: &mut Socket) -> Result<(), Refusal> {
     let Some(link) = links::find(socket, LINK)? else {
         return Err(Refusal { index: 0, source: Errno::ENODEV.into(), text: None });
     };
-    let default = links::Route { source: Some(ADDRESS), ..links::Route::over(Cidr { address: Ipv4Addr::UNSPECIFIED, prefix: 0 }, link.index) };
+    let default =
+        links::Route { source: Some(ADDRESS), ..links::Route::over(Cidr { address: Ipv4Addr::UNSPECIFIED, prefix: 0 }, link.index) };
     socket.requests(vec![
         Message::of(links::set_up(link.index), 0),
         Message::of(links::address(link.index, ADDRESS, PREFIX), links::REPLACE),

@@ -22,14 +22,19 @@ pub fn rules(options: &NetworkOptions) -> Vec<Change> {
         ("output", ChainKind::Filter, HookPoint::Output, FILTER),
         ("postrouting", ChainKind::Nat, HookPoint::Postrouting, SOURCE_NAT),
     ];
-    let nowhere = || Rule::new().destination(services.address, services.prefix).unreachable(ICMP_HOST_UNREACHABLE);
+    let to_services = || Rule::new().destination(services.address, services.prefix);
+    // A reset, since the node's own TCP takes an ICMP error that comes while it still sends only for a hint.
+    let closed = || to_services().protocol(libc::IPPROTO_TCP as u8).reset();
+    let nowhere = || to_services().unreachable(ICMP_HOST_UNREACHABLE);
     let drop = |rule: Rule| rule.verdict(Verdict::Drop);
     let rules = [
         // The pods' links route 127/8 (for node ports on it), so that a pod must be kept from the node's own loopback.
         ("prerouting", drop(Rule::new().from_link(pods::PREFIX).destination(LOOPBACK, 8))),
         ("prerouting", drop(Rule::new().from_link(pods::PREFIX).source(LOOPBACK, 8))),
         // What is still addressed to a service here belongs to none: it must not leave by the default route.
+        ("forward", closed()),
         ("forward", nowhere()),
+        ("output", closed()),
         ("output", nowhere()),
         // Outside the cluster nobody has a way back to a pod's address.
         ("postrouting", Rule::new().source(cluster.address, cluster.prefix).destination_not(cluster.address, cluster.prefix).masquerade()),

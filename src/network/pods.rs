@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The first letters of every host end.
 pub const PREFIX: &str = "orch";
@@ -29,7 +30,7 @@ pub struct Pods {
     options: NetworkOptions,
     home: Namespace,
     host: Socket,
-    addresses: Addresses,
+    addresses: Arc<Mutex<Addresses>>,
     mtu: u32,
     table: Table,
 }
@@ -38,7 +39,7 @@ impl Pods {
     /// See [`super::PodNetwork::open`].
     pub fn open(options: NetworkOptions, live: &[(String, Ipv4Addr)]) -> Result<Self, NetworkError> {
         let mut host = links::socket()?;
-        let addresses = Addresses::new(options.pod_cidr)?;
+        let addresses = Arc::new(Mutex::new(Addresses::new(options.pod_cidr)?));
         let table = Table::open(pod_rules::TABLE)?;
         let mtu = node_mtu(&mut host, options.node_ip).map_err(|r| r.explain("the node's link"))?;
         let mut pods = Self { options, home: Namespace::of_this_thread()?, host, addresses, mtu, table };
@@ -59,17 +60,18 @@ impl Pods {
     /// Keeps the links of live pods, removes all others of ours.
     fn keep(&mut self, live: &[(String, Ipv4Addr)]) -> Result<(), NetworkError> {
         for (pod, address) in live {
-            self.addresses.reserve(pod, *address);
+            lock(&self.addresses).reserve(pod, *address);
         }
         let names: Vec<String> = live.iter().map(|(pod, _)| link_name(pod)).collect();
         let present = links::all(&mut self.host).map_err(|r| r.explain("listing links"))?;
+        let mut dead = Vec::new();
         for link in present.iter().filter(|link| is_ours(&link.name)) {
             match names.iter().position(|name| *name == link.name) {
                 Some(index) => self.route_to_pod(link, live[index].1).map_err(|r| r.explain(format!("route to pod {}", live[index].0)))?,
-                None => self.delete_link(&link.name)?,
+                None => dead.push(link.name.as_str()),
             }
         }
-        Ok(())
+        links::delete(&mut self.host, dead)
     }
 
     /// The routes that cover whole ranges. Pods that are not there are unreachable at once; a service's address needs a
@@ -82,7 +84,9 @@ impl Pods {
             Route { source: Some(self.options.node_ip), ..Route::over(self.options.service_cidr, lo) },
         ];
         for route in links::routes(&mut self.host)? {
-            let covers = links::ours(&route).is_some_and(|to| to.prefix < 32 && to.prefix > 0 && wanted.iter().all(|w| w.to.network() != to.address || w.to.prefix != to.prefix));
+            let covers = links::ours(&route).is_some_and(|to| {
+                to.prefix < 32 && to.prefix > 0 && wanted.iter().all(|w| w.to.network() != to.address || w.to.prefix != to.prefix)
+            });
             if covers {
                 self.delete_route(route)?;
             }
@@ -92,14 +96,16 @@ impl Pods {
 
     /// See [`super::PodNetwork::attach`].
     pub fn attach(&mut self, pod: &str, netns: &Path) -> Result<Ipv4Addr, NetworkError> {
-        let known = self.addresses.get(pod).is_some();
-        let address = self.addresses.take(pod)?;
+        let (known, address) = {
+            let mut addresses = lock(&self.addresses);
+            (addresses.get(pod).is_some(), addresses.take(pod)?)
+        };
         let result = Namespace::open(netns).and_then(|namespace| self.connect(pod, &namespace, address));
         if result.is_err() {
             // A half-made link is of no use to a later call, which makes it anew.
-            let undone = self.delete_link(&link_name(pod));
+            let undone = links::delete(&mut self.host, [link_name(pod).as_str()]);
             if !known {
-                self.addresses.free(pod);
+                lock(&self.addresses).free(pod);
             }
             undone?;
         }
@@ -117,7 +123,7 @@ impl Pods {
         if self.is_connected(&mut inside, &name, address).map_err(|r| r.explain(failed("link")))? {
             return Ok(());
         }
-        self.delete_link(&name)?;
+        links::delete(&mut self.host, [name.as_str()])?;
         let ends = (End { name: &name, mac: HOST_MAC }, End { name: POD_LINK, mac: pod_mac(address) });
         let pair = links::veth(&ends.0, &ends.1, namespace.0.as_raw_fd(), self.mtu);
         self.host.request(Message::of(pair, links::CREATE)).map_err(|r| r.explain(failed("link")))?;
@@ -149,20 +155,6 @@ impl Pods {
         ])
     }
 
-    /// See [`super::PodNetwork::detach`].
-    pub fn detach(&mut self, pod: &str) -> Result<(), NetworkError> {
-        self.delete_link(&link_name(pod))?;
-        self.addresses.free(pod);
-        Ok(())
-    }
-
-    fn delete_link(&mut self, name: &str) -> Result<(), NetworkError> {
-        match self.host.request(Message::of(links::delete(name), 0)) {
-            Err(refusal) if !refusal.is(Errno::ENODEV) => Err(refusal.explain(format!("deleting link {name}"))),
-            _ => Ok(()),
-        }
-    }
-
     fn delete_route(&mut self, route: netlink_packet_route::route::RouteMessage) -> Result<(), Refusal> {
         match self.host.request(Message::of(netlink_packet_route::RouteNetlinkMessage::DelRoute(route), 0)) {
             Err(refusal) if !refusal.is(Errno::ESRCH) => Err(refusal),
@@ -173,9 +165,8 @@ impl Pods {
     /// See [`super::PodNetwork::teardown`].
     pub fn teardown(&mut self) -> Result<(), NetworkError> {
         let present = links::all(&mut self.host).map_err(|r| r.explain("listing links"))?;
-        for link in present.iter().filter(|link| is_ours(&link.name) || link.name == node::LINK) {
-            self.delete_link(&link.name)?;
-        }
+        let ours = present.iter().map(|link| link.name.as_str()).filter(|name| is_ours(name) || *name == node::LINK);
+        links::delete(&mut self.host, ours)?;
         let failed = |refusal: Refusal| refusal.explain("removing routes");
         for route in links::routes(&mut self.host).map_err(failed)? {
             if links::ours(&route).is_some() {
@@ -183,9 +174,40 @@ impl Pods {
             }
         }
         self.table.delete()?;
-        self.addresses = Addresses::new(self.options.pod_cidr)?;
+        *lock(&self.addresses) = Addresses::new(self.options.pod_cidr)?;
         Ok(())
     }
+
+    /// Who removes this node's links.
+    ///
+    /// # Errors
+    /// No netlink for this process.
+    pub fn removal(&self) -> Result<Removal, NetworkError> {
+        Ok(Removal { host: links::socket()?, addresses: self.addresses.clone() })
+    }
+}
+
+/// Removes links of pods that are gone, on a thread of its own: the kernel takes ten times as long over it as over
+/// making one, and new pods should not wait for that.
+pub struct Removal {
+    host: Socket,
+    addresses: Arc<Mutex<Addresses>>,
+}
+
+impl Removal {
+    /// See [`super::PodNetwork::detach`].
+    pub fn detach(&mut self, pods: &[&str]) -> Result<(), NetworkError> {
+        let names: Vec<String> = pods.iter().map(|pod| link_name(pod)).collect();
+        links::delete(&mut self.host, names.iter().map(String::as_str))?;
+        let mut addresses = lock(&self.addresses);
+        pods.iter().for_each(|pod| addresses.free(pod));
+        Ok(())
+    }
+}
+
+/// The addresses are whole after every call, even one that panicked.
+fn lock(addresses: &Mutex<Addresses>) -> MutexGuard<'_, Addresses> {
+    addresses.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives the pod its address and its two routes; all of it is on the link that the kernel just made.

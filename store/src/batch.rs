@@ -1,7 +1,7 @@
 //! Group commit: one log entry carries every command that waits at that moment. There is no timer: while entries are being
 //! written and applied, the next one gathers. May import: `command`, `error`, `raft`.
 
-use crate::command::{Command, Output};
+use crate::command::Output;
 use crate::error::StoreError;
 use crate::raft::{Batch, Item, Node};
 use std::sync::Arc;
@@ -43,8 +43,7 @@ impl Batcher {
     ///
     /// # Errors
     /// `TooLarge`; `Timeout`: the outcome is open; what the replica and the machine answer.
-    pub async fn submit(&self, command: Command) -> Result<Output, StoreError> {
-        let item = Item::new(command)?;
+    pub async fn submit(&self, item: Item) -> Result<Output, StoreError> {
         if item.encoded.len() > COMMAND_BYTES {
             return Err(StoreError::TooLarge(format!("{} bytes; the most is {COMMAND_BYTES}", item.encoded.len())));
         }

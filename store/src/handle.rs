@@ -8,7 +8,7 @@ use crate::keeper::Keeper;
 use crate::lease::{self, Leases};
 use crate::log::{Log, LogError};
 use crate::machine;
-use crate::raft::Node;
+use crate::raft::{Item, Node};
 use crate::reads::Barrier;
 use crate::recovery;
 use crate::snapshot::Snapshots;
@@ -40,14 +40,15 @@ pub struct Options {
 /// A replica of the store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
-    state: Arc<State>,
-    log: Arc<Log>,
-    node: Node,
-    snapshots: Arc<Snapshots>,
+/// What every clone of a handle shares.
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) node: Node,
+    pub(crate) snapshots: Arc<Snapshots>,
     space: Arc<Space>,
     batcher: Batcher,
     barrier: Barrier,
@@ -104,7 +105,7 @@ impl Store {
                 return Err(error);
             }
         };
-        let space = Arc::new(Space::new(dir.path().to_owned(), quota_bytes, log.clone()));
+        let space = Arc::new(Space::new(dir.path().to_owned(), quota_bytes, log.clone(), state.clone()));
         let (stop, stopped) = watch::channel(false);
         let keeper =
             Keeper { state: state.clone(), log: log.clone(), snapshots: snapshots.clone(), space: space.clone(), node: node.clone() };
@@ -230,8 +231,9 @@ impl Store {
 
     async fn submit(&self, command: Command) -> Result<Output, StoreError> {
         let shared = self.open_still()?;
-        shared.space.admit(&command)?;
-        shared.batcher.submit(command).await
+        let item = Item::new(command)?;
+        shared.space.admit(&item)?;
+        shared.batcher.submit(item).await
     }
 
     /// Writes what is pending, closes the files. Every clone answers `Closed` from then on.

@@ -66,7 +66,7 @@ impl Keeper {
     }
 
     async fn work(&self, progress: &mut Progress) -> Result<(), EngineError> {
-        let tight = self.space.tight().is_some();
+        let tight = self.space.pressed();
         let written = self.log.written();
         let lags = self.state.applied().next != self.snapshots.saved();
         let since = *progress.dirty.get_or_insert_with(Instant::now);

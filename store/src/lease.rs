@@ -6,7 +6,7 @@ use crate::batch::Batcher;
 use crate::clock::Clock;
 use crate::command::Command;
 use crate::error::StoreError;
-use crate::raft::Node;
+use crate::raft::{Item, Node};
 use crate::state::State;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -97,6 +97,10 @@ fn seconds(ttl_s: i64) -> Duration {
     Duration::from_secs(ttl_s.max(0) as u64)
 }
 
+async fn revoke(batcher: &Batcher, id: i64) -> Result<(), StoreError> {
+    batcher.submit(Item::new(Command::LeaseRevoke { id })?).await.map(drop)
+}
+
 async fn expire(leases: Weak<Leases>, batcher: Batcher) {
     loop {
         let Some(held) = leases.upgrade() else { return };
@@ -104,8 +108,8 @@ async fn expire(leases: Weak<Leases>, batcher: Batcher) {
         let (due, next) = held.due();
         let mut wait = next;
         for id in due {
-            match batcher.submit(Command::LeaseRevoke { id }).await {
-                Ok(_) | Err(StoreError::LeaseNotFound) => {
+            match revoke(&batcher, id).await {
+                Ok(()) | Err(StoreError::LeaseNotFound) => {
                     held.deadlines.lock().by_id.remove(&id);
                 }
                 Err(StoreError::Closed) => return,

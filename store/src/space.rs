@@ -1,9 +1,11 @@
 //! Room on the disk: whether a write may still be taken. Asked before it is proposed, so that Raft itself never meets a full
-//! disk; looked at anew at most every `AGE`, so that it costs nothing. May import: `command`, `error`, `log`.
+//! disk; looked at anew at most every `AGE`, so that it costs nothing. May import: `error`, `log`, `raft`,
+//! `state`.
 
-use crate::command::Command;
 use crate::error::StoreError;
 use crate::log::Log;
+use crate::raft::Item;
+use crate::state::State;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,74 +13,89 @@ use std::time::{Duration, Instant};
 
 /// How old an answer may be.
 const AGE: Duration = Duration::from_millis(200);
-/// Free bytes below which nothing that grows is taken: what is left is for the log's next segments and the checkpoint.
+/// Bytes kept free for the log's next segments and the checkpoint, beside those that a snapshot would take.
 const RESERVE_BYTES: u64 = 24 << 20;
+/// What a byte written takes: in the log, in the checkpoint, and what its engine adds.
+const AMPLIFICATION: u64 = 3;
+/// Bytes left below which log and checkpoint are shortened early.
+const PRESSED_BYTES: u64 = 64 << 20;
 
 pub struct Space {
     dir: PathBuf,
     quota_bytes: u64,
     log: Arc<Log>,
+    state: Arc<State>,
     seen: Mutex<Seen>,
 }
 
+#[derive(Default)]
 struct Seen {
     at: Option<Instant>,
-    /// Why nothing that grows is taken.
-    tight: Option<String>,
+    /// Bytes that may still be taken.
+    left: u64,
+    /// Nothing that grows was taken when last looked.
+    tight: bool,
 }
 
 impl Space {
     /// `quota_bytes` 0: as much as the disk has.
-    pub fn new(dir: PathBuf, quota_bytes: u64, log: Arc<Log>) -> Self {
-        Self { dir, quota_bytes, log, seen: Mutex::new(Seen { at: None, tight: None }) }
+    pub fn new(dir: PathBuf, quota_bytes: u64, log: Arc<Log>, state: Arc<State>) -> Self {
+        Self { dir, quota_bytes, log, state, seen: Mutex::default() }
     }
 
     /// # Errors
     /// `NoSpace`: the command would grow the store and there is no room, or the log can take nothing at all.
-    pub fn admit(&self, command: &Command) -> Result<(), StoreError> {
-        if let Some(why) = self.log.refuses() {
+    pub fn admit(&self, item: &Item) -> Result<(), StoreError> {
+        let grows = item.command.grows();
+        if let Some(why) = self.log.refuses(item.encoded.len(), grows) {
             return Err(StoreError::NoSpace(why.into()));
         }
-        if !command.grows() {
+        if !grows {
             return Ok(());
         }
-        match self.tight() {
-            Some(why) => Err(StoreError::NoSpace(why)),
-            None => Ok(()),
-        }
-    }
-
-    /// Why nothing that grows is taken at present, if so.
-    pub fn tight(&self) -> Option<String> {
+        let takes = item.encoded.len() as u64 * AMPLIFICATION;
         let mut seen = self.seen.lock();
-        if seen.at.is_none_or(|at| at.elapsed() >= AGE) {
-            let tight = self.look();
-            if tight != seen.tight {
-                match &tight {
-                    Some(why) => tracing::error!(dir = %self.dir.display(), %why, "no space: writes are refused"),
-                    None => tracing::info!(dir = %self.dir.display(), "there is space again: writes are taken"),
-                }
-            }
-            *seen = Seen { at: Some(Instant::now()), tight };
+        if seen.left < takes || seen.at.is_none_or(|at| at.elapsed() >= AGE) {
+            self.look(&mut seen);
         }
-        seen.tight.clone()
+        match seen.left.checked_sub(takes) {
+            Some(left) => {
+                seen.left = left;
+                Ok(())
+            }
+            None if self.quota_bytes > 0 => Err(StoreError::NoSpace(format!("the quota of {} bytes is nearly used up", self.quota_bytes))),
+            None => Err(StoreError::NoSpace("the disk is nearly full".into())),
+        }
     }
 
-    fn look(&self) -> Option<String> {
-        if self.quota_bytes > 0 && size_of(&self.dir) >= self.quota_bytes {
-            return Some(format!("the quota of {} bytes is used up", self.quota_bytes));
+    /// Whether log and checkpoint had better be short.
+    pub fn pressed(&self) -> bool {
+        let mut seen = self.seen.lock();
+        self.look(&mut seen);
+        seen.left < PRESSED_BYTES
+    }
+
+    fn look(&self, seen: &mut Seen) {
+        let reserve = RESERVE_BYTES + self.state.read(|machine| machine.bytes());
+        let mut left = u64::MAX;
+        if self.quota_bytes > 0 {
+            left = self.quota_bytes.saturating_sub(size_of(&self.dir));
         }
         match nix::sys::statvfs::statvfs(&self.dir) {
-            Ok(stat) if stat.blocks_available().saturating_mul(stat.fragment_size()) < RESERVE_BYTES => {
-                Some(format!("less than {RESERVE_BYTES} bytes are free on the disk"))
+            Ok(stat) => {
+                let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+                left = left.min(free.saturating_sub(reserve));
             }
-            Ok(_) => None,
             // A disk that cannot be asked is found out by the write itself.
-            Err(errno) => {
-                tracing::warn!(dir = %self.dir.display(), %errno, "the free space of the disk cannot be told");
-                None
-            }
+            Err(errno) => tracing::warn!(dir = %self.dir.display(), %errno, "the free space of the disk cannot be told"),
         }
+        let tight = left == 0;
+        if tight && !seen.tight {
+            tracing::error!(dir = %self.dir.display(), "no space left: writes are refused until there is some");
+        } else if seen.tight && !tight {
+            tracing::info!(dir = %self.dir.display(), "there is space again: writes are taken");
+        }
+        *seen = Seen { at: Some(Instant::now()), left, tight };
     }
 }
 

@@ -115,7 +115,29 @@ struct Queue {
     closed: bool,
 }
 
+/// What a live watcher finds.
+enum Taken {
+    Batch(WatchBatch),
+    Nothing,
+    /// Its buffer was full: it goes on in history.
+    Behind(Revision),
+    Closed,
+}
+
 impl Feed {
+    fn take(&self) -> Taken {
+        let mut queue = self.queue.lock();
+        if let Some(batch) = queue.batches.pop_front() {
+            queue.events -= batch.events.len();
+            return Taken::Batch(batch);
+        }
+        match queue.behind {
+            _ if queue.closed => Taken::Closed,
+            Some(behind) => Taken::Behind(behind.max(self.from)),
+            None => Taken::Nothing,
+        }
+    }
+
     /// False: it does not keep up, and is not fed any more.
     fn offer(&self, batch: &WatchBatch) -> bool {
         if batch.revision < self.from {
@@ -317,22 +339,12 @@ impl Watcher {
                     self.ready.extend(found.batches);
                     tokio::task::consume_budget().await;
                 }
-                Mode::Live(feed) => {
-                    let mut queue = feed.queue.lock();
-                    if let Some(batch) = queue.batches.pop_front() {
-                        queue.events -= batch.events.len();
-                        return Ok(batch);
-                    }
-                    if queue.closed {
-                        return Err(StoreError::Closed);
-                    }
-                    let behind = queue.behind.map(|behind| behind.max(feed.from));
-                    drop(queue);
-                    match behind {
-                        Some(behind) => self.mode = Mode::History(behind),
-                        None => feed.wake.notified().await,
-                    }
-                }
+                Mode::Live(feed) => match feed.take() {
+                    Taken::Batch(batch) => return Ok(batch),
+                    Taken::Closed => return Err(StoreError::Closed),
+                    Taken::Behind(from) => self.mode = Mode::History(from),
+                    Taken::Nothing => feed.wake.notified().await,
+                },
             }
         }
     }

@@ -60,11 +60,25 @@ fn bad_manifests_are_refused_and_nothing_is_stored() {
     for (what, path, content_type, body, status, text) in [
         ("an unknown field", deployments, json, unknown.into_bytes(), 400, "unknown field \\\"spec.replicaz\\\""),
         ("a bad quantity", deployments, json, with(matching, quantity).into_bytes(), 400, "quantit"),
-        ("a selector that does not match", deployments, json, with(r#"{"a":"c"}"#, fine).into_bytes(), 422, "spec.template.metadata.labels"),
+        (
+            "a selector that does not match",
+            deployments,
+            json,
+            with(r#"{"a":"c"}"#, fine).into_bytes(),
+            422,
+            "spec.template.metadata.labels",
+        ),
         ("duplicate names", deployments, json, with(matching, twice).into_bytes(), 422, "spec.template.spec.containers[1].name"),
         ("4 MB", maps, json, big.into_bytes(), 413, "RequestEntityTooLarge"),
         ("an alias bomb", maps, "application/yaml", bomb.into_bytes(), 400, "BadRequest"),
-        ("broken UTF-8", maps, json, b"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"\xff\"}}".to_vec(), 400, "BadRequest"),
+        (
+            "broken UTF-8",
+            maps,
+            json,
+            b"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"\xff\"}}".to_vec(),
+            400,
+            "BadRequest",
+        ),
         ("half an object", maps, json, b"{\"apiVersion\":\"v1\",".to_vec(), 400, "BadRequest"),
     ] {
         let (got, answer) = post(&cluster, path, content_type, &body);

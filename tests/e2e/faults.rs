@@ -33,7 +33,8 @@ fn containers_that_cannot_run_say_why() {
         k.until(&["get", "pod", "no-image"], "ImagePullBackOff");
         k.until(&["get", "events"], "Failed to pull image");
         k.with_input(&["apply", "-f", "-"], &pod("no-command", IMAGE, "    command: [/none]\n"));
-        let reason = "jsonpath={.status.containerStatuses[0].lastState.terminated.reason}{.status.containerStatuses[0].state.terminated.reason}";
+        let reason =
+            "jsonpath={.status.containerStatuses[0].lastState.terminated.reason}{.status.containerStatuses[0].state.terminated.reason}";
         k.until(&["get", "pod", "no-command", "-o", reason], "StartError");
         k.until(&["get", "pod", "no-command"], "CrashLoopBackOff");
         k.until(&["describe", "pod", "no-command"], "no such file or directory");
@@ -55,9 +56,11 @@ fn a_killed_orchd_loses_nothing_and_its_pods_run_on() {
         let mut acknowledged = Vec::new();
         for round in 0..20 {
             let writer = writer(cluster, round);
-            eventually("some writes are acknowledged", Duration::from_secs(20), || match std::fs::read_to_string(writer.1.0.join("acknowledged")) {
-                Ok(text) if text.lines().count() > 20 => Ok(()),
-                other => Err(format!("{other:?}")),
+            eventually("some writes are acknowledged", Duration::from_secs(20), || {
+                match std::fs::read_to_string(writer.1.0.join("acknowledged")) {
+                    Ok(text) if text.lines().count() > 20 => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
             });
             cluster.kill();
             let (mut child, dir) = writer;

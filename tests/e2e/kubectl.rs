@@ -212,7 +212,8 @@ fn terminal(k: &Kubectl<'_>) {
         k.cluster.kubeconfig().display(),
         k.namespace
     );
-    let output = k.cluster.inside("script").args(["-qec", &line, "/dev/null"]).env("HOME", &k.cluster.dir.0).stdin(Stdio::null()).output().unwrap();
+    let output =
+        k.cluster.inside("script").args(["-qec", &line, "/dev/null"]).env("HOME", &k.cluster.dir.0).stdin(Stdio::null()).output().unwrap();
     assert!(stdout(&output).contains("on a terminal\r\n"), "{}{}", stdout(&output), stderr(&output));
 }
 

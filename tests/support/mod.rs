@@ -26,7 +26,8 @@ pub fn root(test: &str) -> bool {
 /// Unmodified kubectl, by version: `kubectl-1.33` and so on in ORCHD_KUBECTL_DIR, else the one that the Cloud SDK brings.
 pub fn kubectls(test: &str) -> Vec<PathBuf> {
     let dir = std::env::var_os("ORCHD_KUBECTL_DIR").map(PathBuf::from);
-    let mut found: Vec<PathBuf> = dir.iter().flat_map(|d| ["kubectl-1.33", "kubectl-1.37"].map(|n| d.join(n))).filter(|p| p.exists()).collect();
+    let mut found: Vec<PathBuf> =
+        dir.iter().flat_map(|d| ["kubectl-1.33", "kubectl-1.37"].map(|n| d.join(n))).filter(|p| p.exists()).collect();
     let sdk = PathBuf::from("/usr/lib/google-cloud-sdk/bin/kubectl.1.33");
     if found.is_empty() && sdk.exists() {
         found.push(sdk);
@@ -84,7 +85,12 @@ impl Cluster {
         }
         let log = File::options().create(true).append(true).open(self.dir.0.join("orchd.log")).unwrap();
         let mut command = self.inside(ORCHD);
-        command.args(["up", "--node-name", &self.node, "--data-dir"]).arg(&self.dir.0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .args(["up", "--node-name", &self.node, "--data-dir"])
+            .arg(&self.dir.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.child = Some(command.spawn().unwrap());
         let child = self.child.as_mut().unwrap();
         eventually("the API serves", Duration::from_secs(30), || {

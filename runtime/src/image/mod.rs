@@ -4,11 +4,13 @@
 //! overlay's lower directory, kept once by its diff id. Compressed blobs are not kept.
 
 mod archive;
+mod builtin;
 pub mod reference;
 mod store;
 mod unpack;
 mod users;
 
+pub use builtin::PROGRAM;
 pub use reference::Reference;
 pub use store::{Image, ImageError, Images};
 pub use users::ResolvedUser;

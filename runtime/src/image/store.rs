@@ -325,7 +325,7 @@ fn file_name(digest: &str) -> Result<&str, ImageError> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

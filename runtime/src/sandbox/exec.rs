@@ -50,7 +50,9 @@ async fn ask(client: &mut Client, request: Request, fds: &[RawFd]) -> Result<Vec
     match client.ask(request, fds, START).await {
         Ok((Reply::Started { .. }, fds)) => Ok(fds),
         Ok(_) => Err(StartError::Shim("an answer to another question".into())),
-        Err(StartError::Create(text)) => Err(StartError::Exec(text.replace("unable to start container process", "exec failed: unable to start container process"))),
+        Err(StartError::Create(text)) => {
+            Err(StartError::Exec(text.replace("unable to start container process", "exec failed: unable to start container process")))
+        }
         Err(e) => Err(e),
     }
 }
@@ -101,7 +103,8 @@ async fn with_terminal(mut client: Client, request: Request, stdin: bool) -> Res
     let fd = ask(&mut client, request, &[]).await?.into_iter().next().ok_or_else(|| StartError::Shim("no terminal came".into()))?;
     let flags = OFlag::from_bits_truncate(nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFL).map_err(io::Error::from)?);
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(io::Error::from)?;
-    let terminal = Arc::new(AsyncFd::new(fd)?);
+    // SAFETY: an OwnedFd gives the same descriptor for as long as it lives, and does not close it before.
+    let terminal = Arc::new(unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)?);
     let output = pipe()?;
     tokio::spawn(copy_out(terminal.clone(), Sender::from_owned_fd(output.write)?));
     let mut ours = None;

@@ -13,8 +13,10 @@ const MEDIA: [&str; 3] = ["application/json", "application/yaml", "application/v
 type Parameter = (&'static str, &'static str, &'static str);
 
 const PRETTY: Parameter = ("pretty", "string", "If 'true', then the output is pretty printed.");
-const DRY_RUN: Parameter = ("dryRun", "string", "When present, indicates that modifications should not be persisted. The only valid value is 'All'.");
-const FIELD_MANAGER: Parameter = ("fieldManager", "string", "The name of the actor that makes these changes; required for server-side apply.");
+const DRY_RUN: Parameter =
+    ("dryRun", "string", "When present, indicates that modifications should not be persisted. The only valid value is 'All'.");
+const FIELD_MANAGER: Parameter =
+    ("fieldManager", "string", "The name of the actor that makes these changes; required for server-side apply.");
 const FIELD_VALIDATION: Parameter = (
     "fieldValidation",
     "string",

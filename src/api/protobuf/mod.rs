@@ -129,4 +129,4 @@ fn type_of(api_version: &str, kind: &str) -> Option<&'static Type> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -188,7 +188,8 @@ mod tests {
     #[tokio::test]
     async fn a_delete_answers_with_details() {
         let object = load(Deployment::resource(), br#"{"metadata":{"name":"d","uid":"u"}}"#, 7).unwrap();
-        let gone: Value = serde_json::from_str(&text(form(Media::Json, View::Object, false).deleted(&Deleted::Gone(object)).unwrap()).await).unwrap();
+        let gone: Value =
+            serde_json::from_str(&text(form(Media::Json, View::Object, false).deleted(&Deleted::Gone(object)).unwrap()).await).unwrap();
         assert_eq!(gone["status"], "Success");
         assert_eq!(gone["details"], json!({"name": "d", "group": "apps", "kind": "deployments", "uid": "u"}));
     }

@@ -76,7 +76,11 @@ mod tests {
         assert_eq!(json("application/vnd.kubernetes.protobuf", b"{}").unwrap_err().code, 400);
         let unsupported = json("text/plain", b"{}").unwrap_err();
         assert_eq!(unsupported.code, 415);
-        assert!(unsupported.message.ends_with("accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"));
+        assert!(
+            unsupported
+                .message
+                .ends_with("accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf")
+        );
     }
 
     #[tokio::test]

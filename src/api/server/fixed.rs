@@ -162,7 +162,8 @@ fn etag(body: &[u8]) -> String {
 /// An answer that a client may keep: 304 if it has it already.
 fn cached(headers: &HeaderMap, etag: &str, content_type: &str, body: Bytes, control: &'static str) -> Response<Body> {
     let known = joined(headers, &header::IF_NONE_MATCH).split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag);
-    let mut response = if known { plain(StatusCode::NOT_MODIFIED, content_type, Bytes::new()) } else { plain(StatusCode::OK, content_type, body) };
+    let mut response =
+        if known { plain(StatusCode::NOT_MODIFIED, content_type, Bytes::new()) } else { plain(StatusCode::OK, content_type, body) };
     if let Ok(value) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(header::ETAG, value);
     }

@@ -6,16 +6,17 @@
 mod answer;
 mod body;
 mod fixed;
-mod owns;
 mod path;
 mod pipeline;
 mod query;
 mod resources;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod yaml;
 
 use super::streams::tunnel::Nodes;
-use super::verbs::Verbs;
+use super::verbs::{Present, Verbs};
 use crate::env::Clock;
 use crate::meta::Status;
 use crate::security::{Authenticator, Tokens, User};
@@ -174,7 +175,7 @@ async fn connection(tcp: TcpStream, address: SocketAddr, tls: TlsAcceptor, share
     let http2 = session.alpn_protocol() == Some(b"h2");
     let now_s = shared.options.clock.now().as_second();
     let user = session.peer_certificates().and_then(|chain| chain.first()).map(|certificate| {
-        let present = owns::Present(&*shared.options.feed);
+        let present = Present(shared.options.feed.snapshot());
         shared.options.authenticator.authenticate(Some(certificate), None, &present, now_s)
     });
     let peer = Arc::new(Peer { user });

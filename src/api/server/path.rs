@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn other_paths() {
-        for path in ["/", "", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/apis/apps/v1/", "/healthz", "/openapi/v3/api/v1"] {
+        for path in ["/", "", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/apis/apps/v1/", "/healthz", "/openapi/v3/api/v1"]
+        {
             assert_eq!(parse(path), Some(Route::Other), "{path}");
         }
     }

@@ -2,11 +2,11 @@
 //!
 //! May import: meta, security, watch, and api's own.
 
-use super::owns::Present;
 use super::path::{self, Route};
 use super::query::Query;
 use super::resources::{Call, text, verb};
 use super::{Peer, Shared, answer, fixed};
+use crate::api::verbs::Present;
 use crate::meta::Status;
 use crate::security::authn::MASTERS;
 use crate::security::{Attributes, User, authorize};
@@ -52,7 +52,8 @@ async fn respond(shared: &Shared, peer: &Peer, request: Request<Body>) -> Result
     match route {
         Route::Other => {
             let method = request.method().as_str().to_ascii_lowercase();
-            let asked = Attributes { verb: if method == "head" { "get" } else { &method }, path: request.uri().path(), ..Attributes::default() };
+            let asked =
+                Attributes { verb: if method == "head" { "get" } else { &method }, path: request.uri().path(), ..Attributes::default() };
             permit(shared, &user, &asked)?;
             fixed::serve(shared, &user, &query, request).await
         }
@@ -87,7 +88,7 @@ fn authenticate<'p>(shared: &Shared, peer: &'p Peer, headers: &HeaderMap) -> Res
     };
     let options = &shared.options;
     let now_s = options.clock.now().as_second();
-    options.authenticator.authenticate(None, bearer, &Present(&*options.feed), now_s).map(Cow::Owned)
+    options.authenticator.authenticate(None, bearer, &Present(options.feed.snapshot()), now_s).map(Cow::Owned)
 }
 
 /// `kubectl --as`: who may do all may do it as somebody else.
@@ -116,7 +117,8 @@ fn impersonate<'p>(user: Cow<'p, User>, headers: &HeaderMap) -> Result<Cow<'p, U
 }
 
 fn permit(shared: &Shared, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
-    authorize(user, asked, &Present(&*shared.options.feed)).map_err(|why| Status::forbidden(asked.group, asked.resource, asked.name, &why))
+    authorize(user, asked, &Present(shared.options.feed.snapshot()))
+        .map_err(|why| Status::forbidden(asked.group, asked.resource, asked.name, &why))
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl Query {
         let dry_run = self.dry_run(&mut errors);
         fail_if_any(options_kind, &errors)?;
         let field_manager = if manager.is_empty() { manager_of(user_agent) } else { manager.to_owned() };
-        Ok(WriteOptions { user: user.clone(), dry_run, field_validation, field_manager, force: self.flag("force") })
+        Ok(WriteOptions { user: user.clone(), dry_run, field_validation, field_manager, force: self.flag("force"), applies: false })
     }
 
     fn dry_run(&self, errors: &mut FieldErrors) -> bool {
@@ -267,7 +267,9 @@ mod tests {
 
     #[test]
     fn flags_are_read_as_kubernetes_reads_them() {
-        for (text, on) in [("", false), ("watch", true), ("watch=1", true), ("watch=true", true), ("watch=0", false), ("watch=False", false)] {
+        for (text, on) in
+            [("", false), ("watch", true), ("watch=1", true), ("watch=true", true), ("watch=0", false), ("watch=False", false)]
+        {
             assert_eq!(Query::parse(text).is_watch(), on, "{text}");
         }
     }

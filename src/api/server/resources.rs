@@ -114,9 +114,8 @@ impl Call<'_> {
         let transforms = resource.storage() != Storage::Virtual;
         let accepted = negotiate(&joined(headers, &header::ACCEPT), transforms)?;
         let include = self.query.get("includeObject");
-        let include = Include::parse(include).ok_or_else(|| {
-            Status::bad_request(format!("unrecognized includeObject value: \"{include}\""))
-        })?;
+        let include =
+            Include::parse(include).ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: \"{include}\"")))?;
         Ok(Form { accepted, include, pretty: pretty(self.query, headers), now: self.shared.options.clock.now() })
     }
 

@@ -5,7 +5,7 @@
 use super::decode::Decoded;
 use super::list::{key_of, not_found};
 use super::store::{Put, Removal, Write};
-use super::{Verbs, create, metadata, namespaces};
+use super::{Verbs, apply, create, metadata, namespaces};
 use crate::api::admission;
 use crate::api::requests::{WriteOptions, Written};
 use crate::client::Target;
@@ -65,6 +65,8 @@ impl Verbs {
             count_generation(target.resource, part, &mut *new, &old);
             warnings.extend(target.resource.warnings(&*new));
             new.meta_mut().resource_version.clone_from(&old.meta().resource_version);
+            keep_managed_fields(options, new.meta_mut(), old.meta());
+            let new = apply::track(target, options, new, &old, self.clock.now())?;
             if new.equals(old.any()) {
                 return Ok(Written { object: old, created: false, warnings });
             }
@@ -107,10 +109,7 @@ impl Verbs {
             resource.default(new);
         }
         match part {
-            Part::Whole => {
-                resource.prepare_update(new, old.any());
-                namespaces::keep_finalizers(new, old);
-            }
+            Part::Whole => resource.prepare_update(new, old.any()),
             Part::Status => resource.prepare_status_update(new, old.any()),
             Part::Finalize => namespaces::finalize(new, old),
             Part::Trusted => {}
@@ -188,7 +187,7 @@ fn validate(resource: &'static dyn Resource, part: Part, new: &dyn AnyObject, ol
     if part != Part::Status {
         errors.0.extend(resource.validate(new).0);
     }
-    if matches!(part, Part::Whole | Part::Status) {
+    if part != Part::Trusted && part != Part::Finalize {
         errors.0.extend(resource.validate_update(new, old.any()).0);
     }
     metadata::refuse(resource, new.meta().name.as_deref().unwrap_or_default(), &errors)
@@ -199,4 +198,14 @@ fn count_generation(resource: &dyn Resource, part: Part, new: &mut dyn AnyObject
         let meta = new.meta_mut();
         meta.generation = Some(meta.generation.unwrap_or(0) + 1);
     }
+}
+
+/// The managed fields of any write but an apply are the server's: they stay (and `apply::track` notes the change), unless
+/// the client resets them with an empty entry.
+fn keep_managed_fields(options: &WriteOptions, new: &mut ObjectMeta, old: &ObjectMeta) {
+    if options.applies {
+        return;
+    }
+    let resets = new.managed_fields.as_ref().is_some_and(|f| f.len() == 1 && f[0].manager.is_none() && f[0].fields_v1.is_none());
+    new.managed_fields = if resets { None } else { old.managed_fields.clone() };
 }

@@ -58,10 +58,11 @@ impl Verbs {
 
     async fn attempt(&self, target: &Target, decoded: Decoded, options: &WriteOptions) -> Result<Attempt, Status> {
         let Decoded { mut object, mut warnings } = decoded;
+        let managed = if options.applies { object.meta().managed_fields.clone() } else { None };
         let generated = self.identify(target, &mut *object)?;
+        object.meta_mut().managed_fields = managed;
         let resource = target.resource;
         resource.prepare_create(&mut *object);
-        super::namespaces::prepare_create(&mut *object);
         resource.default(&mut *object);
         let home = self.home(target, &*object).await?;
         self.admit(target, &mut *object, options).await?;

@@ -30,14 +30,13 @@ pub fn generate_name(base: &str) -> String {
     format!("{}{}", &base[..end], suffix())
 }
 
-/// Drops what only the server may say of a new object.
+/// Drops what only the server may say of a new object (managed fields are `apply`'s business).
 pub fn wipe(meta: &mut ObjectMeta) {
     meta.creation_timestamp = None;
     meta.uid = None;
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
     meta.self_link = None;
-    meta.managed_fields = None;
     meta.generation = None;
 }
 

@@ -4,6 +4,7 @@
 //! May import: meta, kinds, security, watch, env, store, client (its trait). A read sees what the cache shows; a write is
 //! one store transaction that compares the revision it was made from, and is answered once the cache shows it.
 
+mod apply;
 mod change;
 mod compaction;
 mod create;

@@ -10,8 +10,6 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::jiff::Timestamp;
 use orchd_store::Compare;
 
-/// The finalizer of spec.finalizers that waits until a namespace is empty.
-const KUBERNETES: &str = "kubernetes";
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
@@ -64,22 +62,6 @@ fn terminating(target: &Target, object: &dyn AnyObject, namespace: &str) -> Stat
 
 fn namespace_mut(object: &mut dyn AnyObject) -> Option<&mut core::Namespace> {
     object.as_any_mut().downcast_mut()
-}
-
-/// A new namespace is active and waits, when deleted, for its content to go.
-pub(super) fn prepare_create(object: &mut dyn AnyObject) {
-    let Some(namespace) = namespace_mut(object) else { return };
-    let finalizers = namespace.spec.get_or_insert_default().finalizers.get_or_insert_default();
-    if !finalizers.iter().any(|f| f == KUBERNETES) {
-        finalizers.push(KUBERNETES.into());
-    }
-    namespace.status = Some(core::NamespaceStatus { phase: Some("Active".into()), conditions: None });
-}
-
-/// spec.finalizers change through `/finalize` alone.
-pub(super) fn keep_finalizers(new: &mut dyn AnyObject, old: &Object) {
-    let (Some(new), Some(old)) = (namespace_mut(new), old.get::<Namespace>()) else { return };
-    new.spec.clone_from(&old.spec);
 }
 
 /// `/finalize`: everything but the spec stays.

@@ -1,10 +1,9 @@
 //! patch: the change is worked out on the JSON of the present object, and what comes out goes the way of an update.
 
-use super::change::Part;
 use super::decode::{Decoded, decode_or_misfit};
 use super::duplicates::duplicates;
-use super::update::{check_name, part_of, settled};
-use super::{Verbs, pods};
+use super::update::{body_of, check_name, part_of};
+use super::Verbs;
 use crate::api::patch::{PatchKind, json, merge, strategic};
 use crate::api::requests::{Answer, FieldValidation, WriteOptions};
 use crate::api::schema::Shape;
@@ -21,11 +20,11 @@ impl Verbs {
     /// # Errors
     /// What Kubernetes answers.
     pub async fn patch(&self, target: &Target, kind: PatchKind, json: Bytes, options: &WriteOptions) -> Result<Answer, Status> {
-        if kind == PatchKind::Apply {
-            return Err(no_apply());
-        }
         if target.subresource == Some("scale") {
             return self.patch_scale(target, kind, &json, options).await;
+        }
+        if kind == PatchKind::Apply {
+            return self.apply(target, &json, options).await;
         }
         let part = part_of(target)?;
         let twice = match options.field_validation {
@@ -35,14 +34,13 @@ impl Verbs {
         if options.field_validation == FieldValidation::Strict && !twice.is_empty() {
             return Err(misfit(&json, &format!("strict decoding error: {}", twice.join(", "))));
         }
-        let make = |old: &Arc<Object>| patched(target, part, kind, &json, options, &twice, old);
+        let make = |old: &Arc<Object>| patched(target, kind, &json, options, &twice, old);
         self.change(target, part, options, &make).await.map(Answer::Written)
     }
 }
 
 fn patched(
     target: &Target,
-    part: Part,
     kind: PatchKind,
     json: &[u8],
     options: &WriteOptions,
@@ -55,12 +53,7 @@ fn patched(
     let bytes = serde_json::to_vec(&next).map_err(Status::internal)?;
     let decoded = decode_or_misfit(target.resource, &bytes, options.field_validation).map_err(|m| misfit(json, &m.0))?;
     check_name(target, &*decoded.object)?;
-    let object = match target.subresource {
-        Some("resize") => pods::resized(old, &*decoded.object)?,
-        Some("ephemeralcontainers") => pods::with_ephemeral_containers(old, &*decoded.object)?,
-        _ => settled(decoded.object, old),
-    };
-    debug_assert!(part != Part::Trusted || target.subresource.is_some());
+    let object = body_of(target, decoded.object, old)?;
     let warnings = decoded.warnings.into_iter().chain(twice.iter().cloned()).collect();
     Ok(Decoded { object, warnings })
 }

@@ -1,13 +1,14 @@
 //! What is particular to pods: binding, eviction, resize, ephemeral containers; and waiting for a new pod's ServiceAccount.
 
-use super::Verbs;
+use super::{Verbs, metadata};
 use super::change::Part;
 use super::decode::Decoded;
 use super::list::key_of;
 use crate::api::requests::{Answer, DeleteRequest, WriteOptions};
 use crate::client::{DeleteOptions, Target};
+use crate::kinds::pod::{strategy, validate};
 use crate::kinds::{AnyObject, Object, ObjectKey, Pod, Ref, ServiceAccount};
-use crate::meta::{Cause, Status, status::Details, time};
+use crate::meta::{FieldErrors, Status, time};
 use crate::watch::{Feed, Snapshot};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::Eviction;
@@ -153,59 +154,30 @@ fn set_scheduled(status: &mut core::PodStatus, now: k8s_openapi::apimachinery::p
     }
 }
 
-/// `resize`: resources and resize policies of containers, by name; nothing else of the body counts.
-pub(super) fn resized(old: &Object, body: &dyn AnyObject) -> Result<Box<dyn AnyObject>, Status> {
-    let (mut pod, asked) = (pod_of(old)?, body_pod(body)?);
-    let wanted = asked.spec.clone().unwrap_or_default();
-    let spec = pod.spec.get_or_insert_default();
-    let own = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
-    for container in own {
-        let new = wanted.containers.iter().chain(wanted.init_containers.iter().flatten()).find(|c| c.name == container.name);
-        if let Some(new) = new {
-            container.resources.clone_from(&new.resources);
-            container.resize_policy.clone_from(&new.resize_policy);
-        }
-    }
-    take_version(&mut pod, asked);
-    Ok(Box::new(pod))
+/// `resize`: the old pod with the body's resources and resize policies.
+pub(super) fn resized(body: Box<dyn AnyObject>, old: &Object) -> Result<Box<dyn AnyObject>, Status> {
+    part_of_pod(body, old, strategy::prepare_resize, validate::resize)
 }
 
-/// `ephemeralcontainers`: they may only be added.
-pub(super) fn with_ephemeral_containers(old: &Object, body: &dyn AnyObject) -> Result<Box<dyn AnyObject>, Status> {
-    let (mut pod, asked) = (pod_of(old)?, body_pod(body)?);
-    let wanted = asked.spec.as_ref().and_then(|s| s.ephemeral_containers.clone()).unwrap_or_default();
-    let spec = pod.spec.get_or_insert_default();
-    for present in spec.ephemeral_containers.iter().flatten() {
-        if !wanted.iter().any(|c| c == present) {
-            let field = "spec.ephemeralContainers";
-            let why = format!("existing ephemeral containers \"{}\" may not be removed or changed\n", present.name);
-            return Err(forbidden_field(old, field, &why));
-        }
-    }
-    spec.ephemeral_containers = (!wanted.is_empty()).then_some(wanted);
-    take_version(&mut pod, asked);
-    Ok(Box::new(pod))
+/// `ephemeralcontainers`: the old pod with the body's ephemeral containers.
+pub(super) fn with_ephemeral_containers(body: Box<dyn AnyObject>, old: &Object) -> Result<Box<dyn AnyObject>, Status> {
+    part_of_pod(body, old, strategy::prepare_ephemeral_containers, validate::ephemeral_containers_update)
 }
 
-fn forbidden_field(old: &Object, field: &str, why: &str) -> Status {
-    let name = old.meta().name.clone().unwrap_or_default();
-    let message = format!("Forbidden: {why}");
-    let cause = Cause { reason: "FieldValueForbidden".into(), message: message.clone(), field: field.into() };
-    let details = Details { name: name.clone(), kind: "Pod".into(), causes: vec![cause], ..Details::default() };
-    let text = format!("Pod \"{name}\" is invalid: {field}: {message}");
-    Status { details: Some(Box::new(details)), ..Status::new(crate::meta::Reason::Invalid, text) }
-}
-
-fn body_pod(body: &dyn AnyObject) -> Result<&core::Pod, Status> {
-    body.as_any().downcast_ref().ok_or_else(|| Status::bad_request("the object is no Pod"))
-}
-
-/// The version and uid that the client means are the body's.
-fn take_version(pod: &mut core::Pod, asked: &core::Pod) {
-    pod.metadata.resource_version.clone_from(&asked.metadata.resource_version);
-    if asked.metadata.uid.is_some() {
-        pod.metadata.uid.clone_from(&asked.metadata.uid);
-    }
+fn part_of_pod(
+    mut body: Box<dyn AnyObject>,
+    old: &Object,
+    prepare: fn(&mut core::Pod, &core::Pod),
+    check: fn(&core::Pod, &core::Pod, &mut FieldErrors),
+) -> Result<Box<dyn AnyObject>, Status> {
+    let old_pod = old.get::<Pod>().ok_or_else(|| Status::bad_request("the object is no Pod"))?;
+    old.resource().default(&mut *body);
+    let new: &mut core::Pod = body.as_any_mut().downcast_mut().ok_or_else(|| Status::bad_request("the object is no Pod"))?;
+    prepare(new, old_pod);
+    let mut errors = FieldErrors::default();
+    check(new, old_pod, &mut errors);
+    metadata::refuse(old.resource(), old.meta().name.as_deref().unwrap_or_default(), &errors)?;
+    Ok(body)
 }
 
 /// Where pods are looked for by the names that others give.

@@ -24,11 +24,7 @@ impl Verbs {
         let body = decode(target.resource, &json, options.field_validation)?;
         check_name(target, &*body.object)?;
         let make = |old: &Arc<Object>| {
-            let object = match target.subresource {
-                Some("resize") => pods::resized(old, &*body.object)?,
-                Some("ephemeralcontainers") => pods::with_ephemeral_containers(old, &*body.object)?,
-                _ => settled(body.object.clone_box(), old),
-            };
+            let object = body_of(target, body.object.clone_box(), old)?;
             Ok(Decoded { object, warnings: body.warnings.clone() })
         };
         match self.change(target, part, options, &make).await {
@@ -52,11 +48,13 @@ pub(super) fn part_of(target: &Target) -> Result<Part, Status> {
     }
 }
 
-/// The managed fields of an update are the server's: they stay, unless the client resets them with an empty entry.
-pub(super) fn settled(mut object: Box<dyn AnyObject>, old: &Object) -> Box<dyn AnyObject> {
-    let resets = object.meta().managed_fields.as_ref().is_some_and(|f| f.len() == 1 && f[0].manager.is_none() && f[0].fields_v1.is_none());
-    object.meta_mut().managed_fields = if resets { None } else { old.meta().managed_fields.clone() };
-    object
+/// The new object of a body: of subresources that change a part of a pod alone, the old pod with that part.
+pub(super) fn body_of(target: &Target, body: Box<dyn AnyObject>, old: &Object) -> Result<Box<dyn AnyObject>, Status> {
+    match target.subresource {
+        Some("resize") => pods::resized(body, old),
+        Some("ephemeralcontainers") => pods::with_ephemeral_containers(body, old),
+        _ => Ok(body),
+    }
 }
 
 /// The body must name the object of the path, or none.

@@ -4,9 +4,9 @@ use super::super::{CliError, up};
 use super::view::View;
 use crate::client::HttpsClient;
 use crate::client::kubeconfig::Kubeconfig;
+use crate::env::DirWatch;
 use crate::security::CertKey;
 use crate::security::pki::client_config;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -49,7 +49,7 @@ impl Cluster {
     pub async fn start(&mut self) -> Result<Arc<HttpsClient>, CliError> {
         let log = File::create(self.log()).map_err(|e| CliError::new("cannot write the log", e))?;
         let exe = std::env::current_exe().map_err(|e| CliError::new("cannot find this program", e))?;
-        let mut appears = Appears::new(&self.dir)?;
+        let mut watch = DirWatch::new(&self.dir).map_err(|e| CliError::new("cannot watch the data dir", e))?;
         let mut child = Command::new(exe)
             .args(["up", "--node-name", NODE, "--data-dir"])
             .arg(&self.dir)
@@ -60,7 +60,7 @@ impl Cluster {
             .map_err(|e| CliError::new("cannot start orchd up", e))?;
         let path = self.kubeconfig();
         let written = tokio::select! {
-            written = appears.wait(&path) => written,
+            written = appears(&mut watch, &path) => written,
             ended = child.wait() => Err(CliError::text(format!("orchd up ended: {ended:?}"))),
         };
         self.child = Some(child);
@@ -101,28 +101,10 @@ impl Cluster {
     }
 }
 
-/// Waits for a file to be moved or written into a directory.
-struct Appears(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>);
-
-impl Appears {
-    fn new(dir: &Path) -> Result<Self, CliError> {
-        let failed = |e: std::io::Error| CliError::new("cannot watch the data dir", e);
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map_err(|e| failed(e.into()))?;
-        inotify.add_watch(dir, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE).map_err(|e| failed(e.into()))?;
-        let fd: std::os::fd::OwnedFd = inotify.into();
-        Ok(Self(tokio::io::unix::AsyncFd::try_from(fd).map_err(|e| failed(e.into()))?))
+/// Returns once the file is there.
+async fn appears(watch: &mut DirWatch, path: &Path) -> Result<(), CliError> {
+    while !path.exists() {
+        watch.wait().await.map_err(|e| CliError::new("cannot watch the data dir", e))?;
     }
-
-    async fn wait(&mut self, path: &Path) -> Result<(), CliError> {
-        let mut buffer = [0; 4096];
-        while !path.exists() {
-            let mut ready = self.0.readable().await.map_err(|e| CliError::new("cannot watch the data dir", e))?;
-            match nix::unistd::read(ready.get_inner(), &mut buffer) {
-                Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
-                Err(e) => return Err(CliError::new("cannot watch the data dir", e)),
-                Ok(_) => {}
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a cluster could leave behind, looked for after it has been stopped: processes, mounts, cgroups, links, files.
 
-use super::super::{CliError, up};
+use super::super::CliError;
+use super::super::worker::Places;
 use super::cluster::{Cluster, NODE};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,13 @@ use std::path::{Path, PathBuf};
 /// Names everything that is still there.
 pub(super) fn check(cluster: &Cluster) -> Result<(), CliError> {
     let dir = cluster.dir();
-    let run_dir = up::run_dir(dir, NODE);
+    let places = Places::new(dir, NODE);
+    let run_dir = places.run;
     let mut found = Vec::new();
     found.extend([dir, &run_dir].into_iter().filter(|p| p.exists()).map(|p| format!("directory {}", p.display())));
     found.extend(processes(dir, &run_dir));
     found.extend(mounts(dir, &run_dir));
-    found.extend(cgroups(&up::cgroup_root(dir, NODE)).into_iter().map(|p| format!("cgroup {}", p.display())));
+    found.extend(cgroups(&places.cgroup).into_iter().map(|p| format!("cgroup {}", p.display())));
     found.extend(links());
     if found.is_empty() { Ok(()) } else { Err(CliError::text(format!("left behind: {}", found.join(", ")))) }
 }

@@ -155,7 +155,9 @@ impl Demo {
     /// Waits until every pod is of the Deployment's newest template.
     async fn rolled_out(&self, view: &mut View) -> Result<(), CliError> {
         let ask = |all: &Objects<Deployment>| {
-            let Some(d) = all.values().find(|d| d.metadata.name.as_deref() == Some(NAME)) else { return Answer::NotYet("no Deployment".into()) };
+            let Some(d) = all.values().find(|d| d.metadata.name.as_deref() == Some(NAME)) else {
+                return Answer::NotYet("no Deployment".into());
+            };
             let (status, want) = (d.status.clone().unwrap_or_default(), d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1));
             let n = |v: Option<i32>| v.unwrap_or(0);
             let current = status.observed_generation >= d.metadata.generation;
@@ -245,7 +247,9 @@ impl Demo {
 fn verdict(calls: &Calls) -> Result<String, CliError> {
     match calls.failures.first() {
         None => Ok(format!("{} requests meanwhile, 0 failed", calls.calls)),
-        Some(first) => Err(CliError::text(format!("{} of {} requests failed meanwhile, the first: {first}", calls.failures.len(), calls.calls))),
+        Some(first) => {
+            Err(CliError::text(format!("{} of {} requests failed meanwhile, the first: {first}", calls.failures.len(), calls.calls)))
+        }
     }
 }
 

@@ -41,12 +41,6 @@ pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-/// The word that `kubectl get pods` shows under STATUS.
-pub fn status_text(pod: &Pod) -> String {
-    let (spec, status) = (PodSpec::default(), PodStatus::default());
-    Summary::of(pod, pod.spec.as_ref().unwrap_or(&spec), pod.status.as_ref().unwrap_or(&status)).reason
-}
-
 struct Summary {
     reason: String,
     ready: usize,

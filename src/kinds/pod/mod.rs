@@ -77,6 +77,10 @@ impl Kind for Pod {
         validate::pod(object, errors);
     }
 
+    fn validate_create(object: &api::Pod, errors: &mut FieldErrors) {
+        validate::create(object, errors);
+    }
+
     fn validate_update(new: &api::Pod, old: &api::Pod, errors: &mut FieldErrors) {
         validate::update(new, old, errors);
     }

@@ -1,7 +1,7 @@
 //! Changes as nfnetlink messages (linux/netfilter/nf_tables.h; numbers without a name in libc are its enums').
 
 use super::expression::REGISTER_0;
-use super::{Change, ChainKind, Expression, FibAddress, Hook, HookPoint, Key, KeyType, Rule, Set, SetKind, Verdict};
+use super::{ChainKind, Change, Expression, FibAddress, Hook, HookPoint, Key, KeyType, Rule, Set, SetKind, Verdict};
 use crate::network::netlink::Message;
 
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
@@ -238,7 +238,9 @@ fn write_expression(message: &mut Message, expression: &Expression, id: Option<u
     let register = |number: &u32| REGISTER_0 + number;
     let value = |m: &mut Message, attribute: u16, bytes: &[u8]| m.nest(attribute, |m| m.attribute(1, bytes));
     match expression {
-        Expression::Network { offset, len, to } => write("payload", &|m| payload(m, libc::NFT_PAYLOAD_NETWORK_HEADER, *offset, *len, register(to))),
+        Expression::Network { offset, len, to } => {
+            write("payload", &|m| payload(m, libc::NFT_PAYLOAD_NETWORK_HEADER, *offset, *len, register(to)))
+        }
         Expression::Transport { offset, len, to } => {
             write("payload", &|m| payload(m, libc::NFT_PAYLOAD_TRANSPORT_HEADER, *offset, *len, register(to)));
         }

@@ -18,38 +18,90 @@ const STATE_NEW: u32 = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expression {
     /// Bytes of the IPv4 header.
-    Network { offset: u32, len: u32, to: Register },
+    Network {
+        offset: u32,
+        len: u32,
+        to: Register,
+    },
     /// Bytes of the transport header.
-    Transport { offset: u32, len: u32, to: Register },
+    Transport {
+        offset: u32,
+        len: u32,
+        to: Register,
+    },
     /// A property of the packet (NFT_META_*).
-    Meta { key: u32, to: Register },
-    SetMark { from: Register },
+    Meta {
+        key: u32,
+        to: Register,
+    },
+    SetMark {
+        from: Register,
+    },
     /// A property of the connection (NFT_CT_*).
-    Connection { key: u32, to: Register },
+    Connection {
+        key: u32,
+        to: Register,
+    },
     /// What kind of address (RTN_*) the routing tables say the packet's is.
-    AddressType { of: FibAddress, to: Register },
+    AddressType {
+        of: FibAddress,
+        to: Register,
+    },
     /// Goes on only if the register's first bytes are (or are not) these.
-    Compare { register: Register, equal: bool, bytes: Vec<u8> },
+    Compare {
+        register: Register,
+        equal: bool,
+        bytes: Vec<u8>,
+    },
     /// register = (register & mask) ^ xor
-    Bitwise { register: Register, mask: [u8; 4], xor: [u8; 4] },
-    Load { register: Register, bytes: Vec<u8> },
+    Bitwise {
+        register: Register,
+        mask: [u8; 4],
+        xor: [u8; 4],
+    },
+    Load {
+        register: Register,
+        bytes: Vec<u8>,
+    },
     /// Goes on only if the key is in the set.
-    InSet { set: String, key: Register },
+    InSet {
+        set: String,
+        key: Register,
+    },
     /// Does what the map says for the key; goes on if that says nothing.
-    VerdictMap { map: String, key: Register },
+    VerdictMap {
+        map: String,
+        key: Register,
+    },
     /// A map of this rule alone, from numbers.
-    NumberedVerdicts { verdicts: Vec<Verdict>, key: Register },
+    NumberedVerdicts {
+        verdicts: Vec<Verdict>,
+        key: Register,
+    },
     /// A random number below the modulus.
-    Random { modulus: u32, to: Register },
+    Random {
+        modulus: u32,
+        to: Register,
+    },
     /// Adds the key to the set, or refreshes it.
-    UpdateSet { set: String, key: Register },
-    DestinationNat { address: Register, port: Register },
-    SourceNat { address: Register },
+    UpdateSet {
+        set: String,
+        key: Register,
+    },
+    DestinationNat {
+        address: Register,
+        port: Register,
+    },
+    SourceNat {
+        address: Register,
+    },
     Masquerade,
     /// A TCP reset.
     RejectWithReset,
     /// An ICMP destination unreachable of this code.
-    RejectWithIcmp { code: u8 },
+    RejectWithIcmp {
+        code: u8,
+    },
     Verdict(Verdict),
 }
 

@@ -71,7 +71,9 @@ pub enum SetKind {
     Plain,
     VerdictMap,
     /// Filled by rules; an element that was not refreshed for so long is gone.
-    Dynamic { timeout_ms: u64 },
+    Dynamic {
+        timeout_ms: u64,
+    },
 }
 
 /// One step of a transaction.
@@ -80,15 +82,36 @@ pub enum Change {
     AddTable,
     DeleteTable,
     /// One that is there already is no error.
-    AddChain { chain: String, hook: Option<Hook> },
+    AddChain {
+        chain: String,
+        hook: Option<Hook>,
+    },
     /// Removes the rules of a chain.
-    FlushChain { chain: String },
-    DeleteChain { chain: String },
-    AddRule { chain: String, rule: Rule },
-    AddSet { name: String, set: Set },
-    DeleteSet { name: String },
-    AddElements { set: String, elements: Vec<(Key, Option<Verdict>)> },
-    DeleteElements { set: String, keys: Vec<Key> },
+    FlushChain {
+        chain: String,
+    },
+    DeleteChain {
+        chain: String,
+    },
+    AddRule {
+        chain: String,
+        rule: Rule,
+    },
+    AddSet {
+        name: String,
+        set: Set,
+    },
+    DeleteSet {
+        name: String,
+    },
+    AddElements {
+        set: String,
+        elements: Vec<(Key, Option<Verdict>)>,
+    },
+    DeleteElements {
+        set: String,
+        keys: Vec<Key>,
+    },
 }
 
 impl Change {
@@ -120,7 +143,8 @@ impl Table {
     /// # Errors
     /// The kernel has no nf_tables, or this process may not use it.
     pub fn open(name: &'static str) -> Result<Self, NetworkError> {
-        let socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(|source| NetworkError::Io { what: "nfnetlink socket".into(), source })?;
+        let socket =
+            Socket::open(SockProtocol::NetlinkNetFilter).map_err(|source| NetworkError::Io { what: "nfnetlink socket".into(), source })?;
         Ok(Self { name, socket })
     }
 
@@ -160,7 +184,9 @@ impl Table {
     /// The kernel refuses.
     pub fn delete(&mut self) -> Result<(), NetworkError> {
         match self.commit(&[Change::DeleteTable]) {
-            Err((refusal, subject)) if !refusal.is(Errno::ENOENT) => Err(refusal.explain(format!("nftables table {}: {subject}", self.name))),
+            Err((refusal, subject)) if !refusal.is(Errno::ENOENT) => {
+                Err(refusal.explain(format!("nftables table {}: {subject}", self.name)))
+            }
             _ => Ok(()),
         }
     }

@@ -7,8 +7,6 @@ pub const TABLE: &str = "orchd-proxy";
 
 /// Bit of the packet's mark: its source is to be translated on the way out (kube-proxy's default bit).
 pub const MASQUERADE: u32 = 0x4000;
-/// Chain that sets it.
-pub const MARK: &str = "mark-for-masquerade";
 /// Chain that refuses as a closed port does.
 pub const REJECT: &str = "reject";
 
@@ -56,7 +54,7 @@ const HOOKS: [(&str, ChainKind, HookPoint, i32); 8] = [
     ("filter-output", ChainKind::Filter, HookPoint::Output, FILTER),
 ];
 
-const CHAINS: [&str; 8] = [SERVICES, ENDPOINTS_CHECK, NODE_PORTS_CHECK, CLUSTER_IPS_CHECK, FIREWALL_CHECK, MASQUERADING, MARK, REJECT];
+const CHAINS: [&str; 7] = [SERVICES, ENDPOINTS_CHECK, NODE_PORTS_CHECK, CLUSTER_IPS_CHECK, FIREWALL_CHECK, MASQUERADING, REJECT];
 
 /// All of it, for an empty table.
 pub fn rules(options: &NetworkOptions) -> Vec<Change> {
@@ -103,7 +101,6 @@ fn refusals(add: &mut impl FnMut(&str, Rule)) {
 }
 
 fn masquerading(add: &mut impl FnMut(&str, Rule), options: &NetworkOptions) {
-    add(MARK, Rule::new().mark(MASQUERADE, true));
     add("nat-postrouting", Rule::new().mark_has(MASQUERADE, true).jump(MASQUERADING));
     add(MASQUERADING, Rule::new().mark(MASQUERADE, false));
     // The pods' links have no address of their own to take for the source.

@@ -80,11 +80,15 @@ pub fn between(old: &ProxyState, new: &ProxyState, options: &NetworkOptions) -> 
 
 /// A cluster address is an element of every port of its Service, of which some may not have changed.
 fn share_cluster_ips(before: &mut Objects, after: &mut Objects, old: &ProxyState, new: &ProxyState) {
-    let touched: BTreeSet<_> = before.elements.keys().chain(after.elements.keys()).filter(|(set, _)| *set == super::base::CLUSTER_IPS).cloned().collect();
+    let one_sided = |some: &Objects, other: &Objects| -> Vec<(&'static str, Key)> {
+        some.elements.keys().filter(|key| key.0 == super::base::CLUSTER_IPS && !other.elements.contains_key(*key)).cloned().collect()
+    };
+    let touched = [one_sided(before, after), one_sided(after, before)].concat();
     if touched.is_empty() {
         return;
     }
-    let addresses = |state: &ProxyState| -> BTreeSet<Key> { state.services.values().map(|port| rules::address_key(port.cluster_ip)).collect() };
+    let addresses =
+        |state: &ProxyState| -> BTreeSet<Key> { state.services.values().map(|port| rules::address_key(port.cluster_ip)).collect() };
     let (old, new) = (addresses(old), addresses(new));
     for element in touched {
         for (objects, there) in [(&mut *before, &old), (&mut *after, &new)] {

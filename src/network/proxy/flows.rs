@@ -85,7 +85,8 @@ pub struct Flows {
 
 impl Flows {
     pub fn open() -> Result<Self, NetworkError> {
-        let socket = Socket::open(SockProtocol::NetlinkNetFilter).map_err(|source| NetworkError::Io { what: "conntrack socket".into(), source })?;
+        let socket =
+            Socket::open(SockProtocol::NetlinkNetFilter).map_err(|source| NetworkError::Io { what: "conntrack socket".into(), source })?;
         Ok(Self { socket })
     }
 

@@ -10,6 +10,8 @@ mod difference;
 mod flows;
 mod rules;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use state::{HostPort, NodeView, PortName, Protocol, ProxyState, ServicePort};
 
@@ -42,19 +44,27 @@ impl Proxy {
     /// The kernel has no nf_tables, or this process may not use it.
     pub fn open(options: NetworkOptions) -> Result<Self, NetworkError> {
         let table = Table::open(base::TABLE)?;
-        Ok(Self { options, table, flows: flows::Flows::open()?, present: None, flows_unknown: true, stale: BTreeSet::new(), stale_since: Instant::now() })
+        Ok(Self {
+            options,
+            table,
+            flows: flows::Flows::open()?,
+            present: None,
+            flows_unknown: true,
+            stale: BTreeSet::new(),
+            stale_since: Instant::now(),
+        })
     }
 
     /// Makes the rules those of `state`, in one transaction that touches only what changed.
     ///
     /// # Errors
     /// The kernel refuses; the rules are as they were then.
-    pub fn sync(&mut self, state: &ProxyState) -> Result<(), NetworkError> {
+    pub fn sync(&mut self, state: ProxyState) -> Result<(), NetworkError> {
         let empty = ProxyState::default();
         let first = self.present.is_none();
         let old = self.present.as_ref().unwrap_or(&empty);
-        let difference = difference::between(old, state, &self.options);
-        let flows = flows::Frontends::changed(old, state, self.flows_unknown);
+        let difference = difference::between(old, &state, &self.options);
+        let flows = flows::Frontends::changed(old, &state, self.flows_unknown);
         if first {
             let mut changes = base::rules(&self.options);
             changes.extend(difference.changes);
@@ -68,7 +78,7 @@ impl Proxy {
         }
         self.stale.retain(|chain| !difference.added.contains(chain));
         self.stale.extend(difference.emptied);
-        self.present = Some(state.clone());
+        self.present = Some(state);
         self.flows_unknown = true;
         flows.map_or(Ok(()), |frontends| self.flows.end_stale(&frontends))?;
         self.flows_unknown = false;

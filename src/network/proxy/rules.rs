@@ -7,7 +7,7 @@
 
 use super::super::nft::{FibAddress, Key, KeyType, Rule, Set, SetKind, Verdict};
 use super::super::{Cidr, NetworkOptions};
-use super::base::{self, MARK, REJECT};
+use super::base::{self, MASQUERADE, REJECT};
 use super::state::{HostPort, PortName, Protocol, ServicePort};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -181,7 +181,7 @@ fn firewall(objects: &mut Objects, names: &Names, name: &PortName, port: &Servic
 /// Whoever is not a pod and comes to the cluster address may have its answer come another way, unless it is masqueraded.
 fn off_cluster(port: &ServicePort, other: bool, options: &NetworkOptions) -> Option<Rule> {
     let cluster = options.cluster_cidr;
-    let rule = || Rule::new().destination(port.cluster_ip, 32).source_not(cluster.address, cluster.prefix).jump(MARK);
+    let rule = || Rule::new().destination(port.cluster_ip, 32).source_not(cluster.address, cluster.prefix).mark(MASQUERADE, true);
     (!other).then(rule)
 }
 
@@ -198,13 +198,13 @@ fn balance(names: &Names, port: &ServicePort, endpoints: &[SocketAddrV4], first:
 fn external_chain(names: &Names, port: &ServicePort, options: &NetworkOptions) -> Vec<Rule> {
     if !port.external_local {
         // An endpoint on another node would answer the client directly.
-        return vec![Rule::new().jump(MARK), Rule::new().goto(&names.service())];
+        return vec![Rule::new().mark(MASQUERADE, true), Rule::new().goto(&names.service())];
     }
     // Pods and the node itself are subject to neither policy: as if they had gone out and come back.
     let cluster = options.cluster_cidr;
     let mut rules = vec![
         Rule::new().source(cluster.address, cluster.prefix).goto(&names.service()),
-        Rule::new().is_local(FibAddress::Source).jump(MARK),
+        Rule::new().is_local(FibAddress::Source).mark(MASQUERADE, true),
         Rule::new().is_local(FibAddress::Source).goto(&names.service()),
     ];
     if !port.local.is_empty() {
@@ -214,7 +214,7 @@ fn external_chain(names: &Names, port: &ServicePort, options: &NetworkOptions) -
 }
 
 fn endpoint_chain(endpoint: SocketAddrV4, affinity: Option<&str>) -> Vec<Rule> {
-    let mut rules = vec![Rule::new().source(*endpoint.ip(), 32).jump(MARK)];
+    let mut rules = vec![Rule::new().source(*endpoint.ip(), 32).mark(MASQUERADE, true)];
     rules.extend(affinity.map(|set| Rule::new().remember_source(set)));
     rules.push(Rule::new().translate_to(endpoint));
     rules
@@ -231,8 +231,8 @@ pub fn host_port(port: &HostPort) -> Objects {
     };
     objects.element(set, key, Verdict::Goto(chain.clone()));
     let rules = vec![
-        Rule::new().source(*port.to.ip(), 32).jump(MARK),
-        Rule::new().source(LOOPBACK.address, LOOPBACK.prefix).jump(MARK),
+        Rule::new().source(*port.to.ip(), 32).mark(MASQUERADE, true),
+        Rule::new().source(LOOPBACK.address, LOOPBACK.prefix).mark(MASQUERADE, true),
         Rule::new().translate_to(port.to),
     ];
     objects.chains.insert(chain, rules);

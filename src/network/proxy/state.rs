@@ -270,7 +270,9 @@ fn gather<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, node: &NodeVi
         let Some(labels) = &slice.metadata.labels else { continue };
         let Some(service) = labels.get(LABEL_SERVICE_NAME).filter(|_| !labels.contains_key(LABEL_HEADLESS)) else { continue };
         for port in slice.ports.iter().flatten() {
-            let (Some(number), Some(protocol)) = (port.port.and_then(port_number), Protocol::of(port.protocol.as_deref())) else { continue };
+            let (Some(number), Some(protocol)) = (port.port.and_then(port_number), Protocol::of(port.protocol.as_deref())) else {
+                continue;
+            };
             let name = PortName {
                 namespace: slice.metadata.namespace.clone().unwrap_or_default(),
                 service: service.clone(),
@@ -304,7 +306,8 @@ fn endpoint(endpoint: &ApiEndpoint, port: u16, node: &NodeView) -> Option<Endpoi
 
 /// Ready endpoints, or, where none is, those that still serve while they end: for each traffic policy by itself.
 fn choose(entry: &mut ServicePort, endpoints: &[Endpoint], node: &NodeView) {
-    let addresses = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<SocketAddrV4> { endpoints.iter().filter(|e| wanted(e)).map(|e| e.address).collect() };
+    let addresses =
+        |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<SocketAddrV4> { endpoints.iter().filter(|e| wanted(e)).map(|e| e.address).collect() };
     let fall_back = |ready: Vec<SocketAddrV4>, among: &dyn Fn(&Endpoint) -> bool| {
         if ready.is_empty() { addresses(&|e| e.serving && e.terminating && among(e)) } else { ready }
     };

@@ -56,7 +56,7 @@ fn cluster_ip_balances_from_pods_and_the_node() {
         let (a, b, client) = (lab.pod("a"), lab.pod("b"), lab.pod("client"));
         let _servers = (serve_tcp(&a.netns, "a", 8080), serve_tcp(&b.netns, "b", 8080));
         let mut proxy = proxy(lab);
-        proxy.sync(&state([(name("web", Protocol::Tcp), service(&[(a.ip, 8080), (b.ip, 8080)]))])).expect("synced");
+        proxy.sync(state([(name("web", Protocol::Tcp), service(&[(a.ip, 8080), (b.ip, 8080)]))])).expect("synced");
         for from in [&client.netns, &lab.node] {
             let counts = spread(from, (VIP, 80), 60);
             assert_eq!(counts.len(), 2, "{counts:?}");
@@ -75,7 +75,7 @@ fn a_pod_reaches_itself_through_its_service() {
     on_a_node("a_pod_reaches_itself_through_its_service", |lab| {
         let a = lab.pod("a");
         let _server = serve_tcp(&a.netns, "a", 8080);
-        proxy(lab).sync(&state([(name("web", Protocol::Tcp), service(&[(a.ip, 8080)]))])).expect("synced");
+        proxy(lab).sync(state([(name("web", Protocol::Tcp), service(&[(a.ip, 8080)]))])).expect("synced");
         let answer = call(&a.netns, (VIP, 80)).expect("an answer");
         assert_eq!(answer, Answer { from: "a".into(), seen: lab.options.node_ip.to_string() });
     });
@@ -89,7 +89,7 @@ fn changes_take_effect_and_no_endpoint_is_refused_at_once() {
         let mut proxy = proxy(lab);
         let mut sync = |endpoints: &[(Ipv4Addr, u16)]| {
             let node_port = Some(30080);
-            proxy.sync(&state([(name("web", Protocol::Tcp), ServicePort { node_port, ..service(endpoints) })])).expect("synced");
+            proxy.sync(state([(name("web", Protocol::Tcp), ServicePort { node_port, ..service(endpoints) })])).expect("synced");
         };
         for _ in 0..3 {
             sync(&[(a.ip, 8080)]);
@@ -99,7 +99,12 @@ fn changes_take_effect_and_no_endpoint_is_refused_at_once() {
             assert_eq!(spread(&client.netns, (VIP, 80), 5), BTreeMap::from([("b".into(), 5)]));
             sync(&[]);
             let start = Instant::now();
-            for (from, to) in [(&client.netns, (VIP, 80)), (&lab.node, (VIP, 80)), (&client.netns, (lab.options.node_ip, 30080)), (&lab.node, (Ipv4Addr::LOCALHOST, 30080))] {
+            for (from, to) in [
+                (&client.netns, (VIP, 80)),
+                (&lab.node, (VIP, 80)),
+                (&client.netns, (lab.options.node_ip, 30080)),
+                (&lab.node, (Ipv4Addr::LOCALHOST, 30080)),
+            ] {
                 assert_eq!(call(from, to).expect_err("nobody serves").kind(), ErrorKind::ConnectionRefused, "{to:?}");
             }
             assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
@@ -114,7 +119,7 @@ fn node_ports_on_every_address() {
         let _server = serve_tcp(&a.netns, "a", 8080);
         let external = Ipv4Addr::new(192, 0, 2, 7);
         let port = ServicePort { node_port: Some(30080), external_ips: vec![external], ..service(&[(a.ip, 8080)]) };
-        proxy(lab).sync(&state([(name("web", Protocol::Tcp), port)])).expect("synced");
+        proxy(lab).sync(state([(name("web", Protocol::Tcp), port)])).expect("synced");
         let node_ip = lab.options.node_ip;
         for from in [&client.netns, &lab.node] {
             assert_eq!(call(from, (node_ip, 30080)).expect("an answer").from, "a");
@@ -135,16 +140,16 @@ fn host_ports() {
         let node_ip = lab.options.node_ip;
         let host_ports = BTreeSet::from([port(Some(Ipv4Addr::LOCALHOST), &a), port(Some(node_ip), &b)]);
         let mut proxy = proxy(lab);
-        proxy.sync(&ProxyState { services: BTreeMap::new(), host_ports }).expect("synced");
+        proxy.sync(ProxyState { services: BTreeMap::new(), host_ports }).expect("synced");
         assert_eq!(call(&lab.node, (Ipv4Addr::LOCALHOST, 4000)).expect("an answer").from, "a");
         assert_eq!(call(&lab.node, (node_ip, 4000)).expect("an answer").from, "b");
         assert_eq!(call(&client.netns, (node_ip, 4000)).expect("an answer"), Answer { from: "b".into(), seen: client.ip.to_string() });
         assert_eq!(call(&b.netns, (node_ip, 4000)).expect("itself").from, "b");
-        proxy.sync(&ProxyState { services: BTreeMap::new(), host_ports: BTreeSet::from([port(None, &a)]) }).expect("synced");
+        proxy.sync(ProxyState { services: BTreeMap::new(), host_ports: BTreeSet::from([port(None, &a)]) }).expect("synced");
         for address in [Ipv4Addr::LOCALHOST, node_ip] {
             assert_eq!(call(&lab.node, (address, 4000)).expect("an answer").from, "a");
         }
-        proxy.sync(&ProxyState::default()).expect("synced");
+        proxy.sync(ProxyState::default()).expect("synced");
         assert!(call(&client.netns, (node_ip, 4000)).is_err());
     });
 }
@@ -158,7 +163,7 @@ fn session_affinity_keeps_a_client_with_its_endpoint() {
         let endpoints: Vec<_> = pods.iter().map(|pod| (pod.ip, 8080)).collect();
         let port = ServicePort { affinity_seconds: Some(100), ..service(&endpoints) };
         let mut proxy = proxy(lab);
-        proxy.sync(&state([(name("web", Protocol::Tcp), port)])).expect("synced");
+        proxy.sync(state([(name("web", Protocol::Tcp), port)])).expect("synced");
         let mut chosen = BTreeMap::new();
         for (index, client) in clients.iter().enumerate() {
             let counts = spread(&client.netns, (VIP, 80), 8);
@@ -167,7 +172,7 @@ fn session_affinity_keeps_a_client_with_its_endpoint() {
         }
         // An endpoint goes: its clients find another, the others stay.
         let port = ServicePort { affinity_seconds: Some(100), ..service(&endpoints[1..]) };
-        proxy.sync(&state([(name("web", Protocol::Tcp), port)])).expect("synced");
+        proxy.sync(state([(name("web", Protocol::Tcp), port)])).expect("synced");
         for (index, client) in clients.iter().enumerate() {
             let counts = spread(&client.netns, (VIP, 80), 4);
             assert_eq!(counts.len(), 1, "client {index}: {counts:?}");
@@ -175,7 +180,7 @@ fn session_affinity_keeps_a_client_with_its_endpoint() {
             assert!(now != "a" && (chosen[&index] == "a" || chosen[&index] == now), "{index}: {} then {now}", chosen[&index]);
         }
         // Without affinity a client meets both.
-        proxy.sync(&state([(name("web", Protocol::Tcp), service(&endpoints[1..]))])).expect("synced");
+        proxy.sync(state([(name("web", Protocol::Tcp), service(&endpoints[1..]))])).expect("synced");
         assert_eq!(spread(&clients[0].netns, (VIP, 80), 30).len(), 2);
     });
 }
@@ -188,7 +193,7 @@ fn udp_flows_follow_the_endpoints() {
         let mut proxy = proxy(lab);
         let mut sync = |endpoints: &[(Ipv4Addr, u16)]| {
             let port = ServicePort { node_port: Some(30053), ..service(endpoints) };
-            proxy.sync(&state([(name("dns", Protocol::Udp), port)])).expect("synced");
+            proxy.sync(state([(name("dns", Protocol::Udp), port)])).expect("synced");
         };
         // The same sockets all along: their flows would stick to the first endpoint.
         let (pod, node) = (udp_socket(&client.netns), udp_socket(&lab.node));
@@ -217,7 +222,7 @@ fn policy_local_keeps_the_source_and_drops_without_a_local_endpoint() {
         let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 244, 9, 9), 8080);
         let mut sync = |cluster: Vec<SocketAddrV4>, local: Vec<SocketAddrV4>| {
             let port = ServicePort { node_port: Some(30080), external_local: true, has_endpoints: true, cluster, local, ..service(&[]) };
-            proxy.sync(&state([(name("web", Protocol::Tcp), port)])).expect("synced");
+            proxy.sync(state([(name("web", Protocol::Tcp), port)])).expect("synced");
         };
         sync(vec![here, elsewhere], vec![here]);
         for _ in 0..5 {
@@ -237,7 +242,7 @@ fn source_ranges_of_a_load_balancer() {
         let address = Ipv4Addr::new(192, 0, 2, 9);
         let source_ranges = vec![format!("{}/32", friend.ip).parse().expect("a range")];
         let port = ServicePort { load_balancer_ips: vec![address], source_ranges, ..service(&[(a.ip, 8080)]) };
-        proxy(lab).sync(&state([(name("web", Protocol::Tcp), port)])).expect("synced");
+        proxy(lab).sync(state([(name("web", Protocol::Tcp), port)])).expect("synced");
         assert_eq!(call(&friend.netns, (address, 80)).expect("an answer").from, "a");
         assert_eq!(call(&stranger.netns, (address, 80)).expect_err("dropped").kind(), ErrorKind::TimedOut);
         assert_eq!(call(&stranger.netns, (VIP, 80)).expect("the cluster address is open").from, "a");
@@ -258,13 +263,14 @@ fn a_sync_among_many_services() {
             .collect();
         let mut proxy = proxy(lab);
         let start = Instant::now();
-        proxy.sync(&state(services.clone())).expect("synced");
+        proxy.sync(state(services.clone())).expect("synced");
         let first = start.elapsed();
         services.get_mut(&name("s77", Protocol::Tcp)).expect("there").cluster.truncate(1);
         let changed = state(services);
         let start = Instant::now();
-        proxy.sync(&changed).expect("synced");
-        eprintln!("first sync of 2000 services {first:?}, one changed {:?}", start.elapsed());
-        assert!(start.elapsed() < first, "{:?}", start.elapsed());
+        proxy.sync(changed).expect("synced");
+        let second = start.elapsed();
+        eprintln!("first sync of 2000 services {first:?}, one changed {second:?}");
+        assert!(second * 4 < first, "{second:?}");
     });
 }

@@ -2,19 +2,16 @@
 
 use super::log_file::{Line, Selection, parse_line, tail_start};
 use super::{LogSource, Pods, Query};
+use crate::env::DirWatch;
 use crate::meta::Status;
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use k8s_openapi::jiff::Timestamp;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use tokio::fs::File;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
@@ -62,7 +59,7 @@ fn selection(query: &Query) -> Result<Selection, Status> {
 
 /// Sends what is selected of the file, and with `follow` what comes after, until the container has ended.
 async fn copy(source: &LogSource, selection: Selection, follow: bool, out: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
-    let mut wake = Wake::new(&source.path)?;
+    let mut wake = DirWatch::new(source.path.parent().unwrap_or(Path::new("/")))?;
     let mut file = match File::open(&source.path).await {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -154,43 +151,5 @@ impl Writer<'_> {
             return !self.out.is_closed();
         }
         self.out.send(Ok(Bytes::from(std::mem::take(&mut self.piece)))).await.is_ok()
-    }
-}
-
-/// Wakes when something happens to the log's directory: a write, or a rotation.
-struct Wake(AsyncFd<Descriptor>);
-
-/// inotify's descriptor as tokio wants it.
-struct Descriptor(Inotify);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Wake {
-    fn new(log: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let dir = log.parent().ok_or_else(|| io::Error::other("a log file needs a directory"))?;
-        match inotify.add_watch(dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO) {
-            // A directory that is gone has no log, which the caller finds out by itself.
-            Ok(_) | Err(nix::errno::Errno::ENOENT) => {}
-            Err(e) => return Err(e.into()),
-        }
-        // SAFETY: a Descriptor owns its inotify, gives out the same descriptor always, and closes it only when dropped.
-        let registered = unsafe { AsyncFd::register_with_interest(Descriptor(inotify), Interest::READABLE) };
-        Ok(Self(registered.map_err(io::Error::from)?))
-    }
-
-    async fn wait(&mut self) -> io::Result<()> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            match ready.get_inner().0.read_events() {
-                Ok(_) => return Ok(()),
-                Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
-                Err(e) => return Err(e.into()),
-            }
-        }
     }
 }

@@ -141,7 +141,8 @@ pub fn torn(bytes: &[u8], start: usize) -> bool {
         let whole = word(0) == MAGIC && crc32fast::hash(&header[..20]) == word(20);
         if whole { word(4) as usize } else { 0 }
     });
-    let end = if claimed > 0 { (start + HEADER + claimed).min(bytes.len()) } else { bytes.len().min(start + 2 * SECTOR) };
+    // Of a header that is wrong, nothing can be believed but that a sector is written whole: only its own sectors count.
+    let end = (start + HEADER + claimed).min(bytes.len());
     let mut at = start;
     while at < end {
         let next = ((at / SECTOR + 1) * SECTOR).min(end);

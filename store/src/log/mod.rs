@@ -11,6 +11,8 @@
 mod frame;
 mod recover;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use bytes::Bytes;
@@ -105,8 +107,10 @@ struct Shared {
     stuck: AtomicBool,
     /// Bytes that the current segment still takes.
     room: AtomicU64,
-    /// The next segment is ready.
-    spare: AtomicBool,
+    /// There is no space for the next segment.
+    short: AtomicBool,
+    /// The writer cannot go on without it.
+    waiting: AtomicBool,
     /// Bytes that all segments take.
     bytes: AtomicU64,
     /// Bytes written since the log was opened.
@@ -145,7 +149,8 @@ impl Log {
             committed: Mutex::new(None),
             stuck: AtomicBool::new(false),
             room: AtomicU64::new(0),
-            spare: AtomicBool::new(false),
+            short: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
             written: AtomicU64::new(0),
         });
         let writer = writer::Writer::new(shared.clone(), recovered.tail)
@@ -226,15 +231,18 @@ impl Log {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Why nothing can be taken at present, if so: the disk is full, and what was set aside is used up.
-    pub fn refuses(&self) -> Option<&'static str> {
-        if self.shared.stuck.load(Ordering::Relaxed) {
+    /// Why a command of so many bytes cannot be taken at present, if so: there is no space for another segment. What
+    /// does not grow the store may use up the room that the current one has.
+    pub fn refuses(&self, bytes: usize, grows: bool) -> Option<&'static str> {
+        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        if is(&self.shared.stuck) {
             return Some("the log waits for space");
         }
-        if !self.shared.spare.load(Ordering::Relaxed) && self.shared.room.load(Ordering::Relaxed) < segment::RESERVE {
-            return Some("the log has no room set aside");
+        if !is(&self.shared.short) {
+            return None;
         }
-        None
+        let room = self.shared.room.load(Ordering::Relaxed);
+        (grows || is(&self.shared.waiting) || room < bytes as u64 + segment::MARGIN).then_some("the log has no room left")
     }
 
     /// Writes what waits, then closes. Later appends fail.

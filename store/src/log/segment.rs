@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// Bytes of a segment. The first one is small, so that a new store opens fast.
 pub const SIZE: u64 = 8 << 20;
 pub const FIRST_SIZE: u64 = 512 << 10;
-/// Room that the log keeps for what must go through when nothing else may: more than one request and Raft's own entries.
-pub const RESERVE: u64 = 4 << 20;
+/// Room in a full log that is left to Raft's own entries.
+pub const MARGIN: u64 = 32 << 10;
 /// The prepared segment, before it has a name.
 const SPARE: &str = "spare";
 

@@ -22,37 +22,35 @@ pub struct Writer {
     shared: Arc<Shared>,
     tail: Tail,
     buffer: Vec<u8>,
-    preparer: std_mpsc::SyncSender<u64>,
+    /// Asks for the next segment, and brings it.
+    wanted: std_mpsc::SyncSender<()>,
     prepared: std_mpsc::Receiver<io::Result<File>>,
-    /// The next segment, and whether one is being made.
     spare: Option<File>,
     preparing: bool,
 }
 
 impl Writer {
-    /// Makes the first segment if there is none, and starts the preparer of the next one.
+    /// Makes the first segment if there is none, and starts the preparer of the next ones.
     pub fn new(shared: Arc<Shared>, tail: Option<Tail>) -> io::Result<Self> {
         let fresh = tail.is_none();
         let tail = match tail {
             Some(tail) => tail,
             None => first_segment(&shared)?,
         };
-        let (preparer, wanted) = std_mpsc::sync_channel::<u64>(1);
+        let (wanted, wants) = std_mpsc::sync_channel(1);
         let (ready, prepared) = std_mpsc::sync_channel(1);
-        let dir = shared.dir.clone();
-        std::thread::Builder::new().name("store-segment".into()).spawn(move || {
-            while let Ok(size) = wanted.recv() {
-                if ready.send(segment::prepare(&dir, size)).is_err() {
-                    return;
-                }
-            }
-        })?;
-        let mut writer = Self { shared, tail, buffer: Vec::new(), preparer, prepared, spare: None, preparing: false };
+        let preparing = shared.clone();
+        std::thread::Builder::new().name("store-segment".into()).spawn(move || prepare_segments(&preparing, &wants, &ready))?;
+        let mut writer = Self { shared, tail, buffer: Vec::new(), wanted, prepared, spare: None, preparing: false };
         writer.publish();
-        if fresh || writer.tail.size - writer.tail.offset < segment::SIZE / 2 {
+        if fresh || writer.room() < segment::SIZE / 2 {
             writer.ask_for_spare();
         }
         Ok(writer)
+    }
+
+    fn room(&self) -> u64 {
+        self.tail.size - self.tail.offset
     }
 
     pub fn run(mut self, mut requests: mpsc::Receiver<Request>) {
@@ -100,7 +98,7 @@ impl Writer {
     fn write_records(&mut self, records: &[Record]) -> io::Result<()> {
         let mut rest = records;
         while !rest.is_empty() {
-            let room = (self.tail.size - self.tail.offset) as usize;
+            let room = self.room() as usize;
             let mut frame = Builder::new(std::mem::take(&mut self.buffer));
             let mut places = Vec::new();
             while let Some((record, others)) = rest.split_first() {
@@ -113,7 +111,10 @@ impl Writer {
             }
             if frame.is_empty() {
                 self.buffer = frame.finish(0);
-                self.roll(record_bound(&rest[0]) as u64)?;
+                if record_bound(&rest[0]) + super::frame::HEADER > segment::SIZE as usize {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "a record larger than a segment"));
+                }
+                self.roll()?;
                 continue;
             }
             let bytes = frame.finish(self.tail.sequence);
@@ -157,22 +158,15 @@ impl Writer {
         }
         drop(index);
         self.publish();
-        if self.tail.size - self.tail.offset < segment::SIZE / 2 {
+        if self.room() < segment::SIZE / 2 {
             self.ask_for_spare();
         }
         Ok(())
     }
 
     /// Goes on in the next segment, which begins with the state, so that older ones may go.
-    fn roll(&mut self, least: u64) -> io::Result<()> {
-        let size = segment::SIZE.max(least + 2 * segment::RESERVE);
-        self.until_space(|writer| {
-            if size > segment::SIZE || !writer.take_spare(true) {
-                writer.spare = Some(segment::prepare(&writer.shared.dir, size)?);
-            }
-            Ok(())
-        })?;
-        let file = Arc::new(self.spare.take().expect("made above"));
+    fn roll(&mut self) -> io::Result<()> {
+        let file = Arc::new(self.next_segment()?);
         let number = self.tail.sequence;
         let path = segment::adopt(&self.shared.dir, number)?;
         let size = file.metadata()?.len();
@@ -219,31 +213,39 @@ impl Writer {
     }
 
     fn ask_for_spare(&mut self) {
-        self.take_spare(false);
-        if self.spare.is_none() && !self.preparing && self.preparer.try_send(segment::SIZE).is_ok() {
+        if self.preparing
+            && let Ok(made) = self.prepared.try_recv()
+        {
+            self.preparing = false;
+            self.keep_spare(made);
+        }
+        if self.spare.is_none() && !self.preparing && self.wanted.try_send(()).is_ok() {
             self.preparing = true;
         }
     }
 
-    /// Takes the prepared segment if it is ready, or waits for it; false: there is none.
-    fn take_spare(&mut self, wait: bool) -> bool {
-        if self.spare.is_none() && self.preparing {
-            let made = if wait { self.prepared.recv().ok() } else { self.prepared.try_recv().ok() };
-            if let Some(made) = made {
-                self.preparing = false;
-                match made {
-                    Ok(file) => self.spare = Some(file),
-                    Err(error) => tracing::warn!(%error, "the log's next segment could not be prepared"),
-                }
-            }
+    fn keep_spare(&mut self, made: io::Result<File>) {
+        match made {
+            Ok(file) => self.spare = Some(file),
+            Err(error) => tracing::error!(%error, "the log's next segment cannot be prepared"),
         }
-        self.shared.spare.store(self.spare.is_some() || self.preparing, Ordering::Relaxed);
-        self.spare.is_some()
+    }
+
+    /// The prepared segment; waits for it, and for space if need be.
+    fn next_segment(&mut self) -> io::Result<File> {
+        self.ask_for_spare();
+        if self.spare.is_none() {
+            self.shared.waiting.store(true, Ordering::Relaxed);
+            let made = self.prepared.recv().map_err(io::Error::other);
+            self.shared.waiting.store(false, Ordering::Relaxed);
+            self.preparing = false;
+            return made?;
+        }
+        self.spare.take().ok_or_else(|| io::Error::other("no segment was prepared"))
     }
 
     fn publish(&self) {
-        self.shared.room.store(self.tail.size - self.tail.offset, Ordering::Relaxed);
-        self.shared.spare.store(self.spare.is_some() || self.preparing, Ordering::Relaxed);
+        self.shared.room.store(self.room(), Ordering::Relaxed);
     }
 
     /// Removes the segments of which nothing is wanted any more, oldest first: a gap would look like damage.
@@ -263,6 +265,30 @@ impl Writer {
             }
             self.shared.index.lock().segments.pop_front();
             self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Makes segments as they are asked for. While there is no space it says so, and tries until there is.
+fn prepare_segments(shared: &Shared, wants: &std_mpsc::Receiver<()>, ready: &std_mpsc::SyncSender<io::Result<File>>) {
+    while wants.recv().is_ok() {
+        let made = loop {
+            match segment::prepare(&shared.dir, segment::SIZE) {
+                Err(error) if no_space(&error) => {
+                    if !shared.short.swap(true, Ordering::Relaxed) {
+                        tracing::error!(%error, "no space for the log's next segment");
+                    }
+                    // Nobody asks twice: this only waits, or ends with the writer.
+                    if let Err(std_mpsc::RecvTimeoutError::Disconnected) = wants.recv_timeout(Duration::from_millis(RETRY_MS)) {
+                        return;
+                    }
+                }
+                made => break made,
+            }
+        };
+        shared.short.store(false, Ordering::Relaxed);
+        if ready.send(made).is_err() {
+            return;
         }
     }
 }

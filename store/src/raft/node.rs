@@ -20,8 +20,8 @@ const ELECTION_MAX_MS: u64 = 3000;
 const HEARTBEAT_MS: u64 = 300;
 /// How long a start may take until the log is replayed and a leader is known.
 const START: Duration = Duration::from_secs(120);
-/// Entries kept behind a snapshot for members that lag a little.
-pub const KEEP_ENTRIES: u64 = 256;
+/// Entries kept behind a snapshot for members that lag a little. Each may hold a thousand commands.
+pub const KEEP_ENTRIES: u64 = 16;
 
 #[derive(Clone)]
 pub struct Node {

@@ -1,6 +1,12 @@
 //! The store as a whole, through its handle.
 
 mod basic;
+mod crash;
+mod history;
+mod leases;
+mod recovery;
+mod space;
+mod watching;
 
 use crate::{KeyRange, Op, Options, RangeRequest, Store, Txn};
 
@@ -18,4 +24,12 @@ pub fn get(key: &str) -> RangeRequest {
 
 pub fn all() -> RangeRequest {
     RangeRequest::new(KeyRange::prefix(""))
+}
+
+/// Many writes at once: keys `prefix` and a number, each with its number as its value.
+pub async fn fill(store: &Store, prefix: &str, count: usize) {
+    let writes = (0..count).map(|at| store.txn(put(format!("{prefix}{at:06}"), at.to_string())));
+    for done in futures::future::join_all(writes).await {
+        done.unwrap();
+    }
 }

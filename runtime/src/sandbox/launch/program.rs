@@ -5,14 +5,14 @@
 
 use super::report::{self, Message};
 use super::{capabilities, terminal};
-use crate::spec::{ProcessSpec, Propagation};
 use crate::cgroup::Cgroups;
 use crate::seccomp::{self, Filters};
+use crate::spec::{ProcessSpec, Propagation};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{AccessFlags, access};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -120,11 +120,15 @@ fn arguments(program: &Path, args: &[String], env: &[String]) -> Result<Argument
     Ok((path, all(args).map_err(zero)?, all(env).map_err(zero)?))
 }
 
-/// What the shim ignores or blocks, a program must not.
+/// What the shim ignores or blocks, or was born ignoring, a program must not. Past libc, which keeps two signals to itself.
 fn reset_signals() -> nix::Result<()> {
-    for each in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: the default action is no handler of ours.
-        unsafe { signal(each, SigHandler::SigDfl)? };
+    const KERNEL_SIGNALS: libc::c_int = 64;
+    // The kernel's sigaction, whose layout differs; all zero is the default action on all architectures.
+    let default = [0u64; 8];
+    for signal in (1..=KERNEL_SIGNALS).filter(|s| ![libc::SIGKILL, libc::SIGSTOP].contains(s)) {
+        // SAFETY: the action is larger than any kernel's and outlives the call; a default action is no handler of ours.
+        let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
+        Errno::result(done)?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }

@@ -102,8 +102,13 @@ pub fn remove(object: &mut Value) {
 pub fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|e| !e.set.is_empty());
     entries.sort_by(|a, b| {
-        (&a.operation, &a.time, &a.manager, &a.api_version, &a.subresource)
-            .cmp(&(&b.operation, &b.time, &b.manager, &b.api_version, &b.subresource))
+        (&a.operation, &a.time, &a.manager, &a.api_version, &a.subresource).cmp(&(
+            &b.operation,
+            &b.time,
+            &b.manager,
+            &b.api_version,
+            &b.subresource,
+        ))
     });
     if entries.is_empty() {
         return remove(object);

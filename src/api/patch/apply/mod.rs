@@ -68,8 +68,11 @@ impl From<ApplyError> for Status {
         match error {
             ApplyError::Malformed(_) => Self::bad_request(text),
             ApplyError::Conflicts(conflicts) => {
-                let cause =
-                    |c: Conflict| Cause { reason: "FieldManagerConflict".into(), message: format!("conflict with {}", c.with), field: c.field };
+                let cause = |c: Conflict| Cause {
+                    reason: "FieldManagerConflict".into(),
+                    message: format!("conflict with {}", c.with),
+                    field: c.field,
+                };
                 let details = Details { causes: conflicts.into_iter().map(cause).collect(), ..Details::default() };
                 Self { details: Some(Box::new(details)), ..Self::new(Reason::Conflict, text) }
             }
@@ -132,7 +135,8 @@ pub fn apply(
     let conflicts = conflicts(&entries, &changes.taken());
     if !conflicts.is_empty() && !force {
         let allowed = if manager.name == "kubectl" { last_applied(&bare, shape, manager.api_version) } else { FieldSet::default() };
-        let left: Vec<Conflict> = conflicts.into_iter().filter(|(_, set)| !set.within(&allowed)).flat_map(|(with, set)| shown(&with, &set)).collect();
+        let left: Vec<Conflict> =
+            conflicts.into_iter().filter(|(_, set)| !set.within(&allowed)).flat_map(|(with, set)| shown(&with, &set)).collect();
         if !left.is_empty() {
             return Err(ApplyError::Conflicts(left));
         }

@@ -72,14 +72,15 @@ pub fn set_of(value: &Value, shape: Shape) -> Result<FieldSet, ApplyError> {
         Form::Keys { fixed } => {
             for (key, inner) in value.as_object().into_iter().flatten() {
                 let mut child = set_of(inner, shape.child(key))?;
-                let bare = inner.is_null() || inner.as_object().is_some_and(Map::is_empty);
+                let bare = inner.is_null() || inner.as_object().is_some_and(Map::is_empty) || inner.as_array().is_some_and(Vec::is_empty);
                 child.member |= bare || !(*fixed && shape.child(key).ty().is_some());
                 out.put(Element::Field(key.clone()), child);
             }
         }
         Form::Set | Form::Items(_) => {
             for item in array(Some(value)) {
-                let element = element(&form, item).ok_or_else(|| ApplyError::Malformed(format!("an item of a keyed list is no object: {item}")))?;
+                let element =
+                    element(&form, item).ok_or_else(|| ApplyError::Malformed(format!("an item of a keyed list is no object: {item}")))?;
                 if out.children.contains_key(&element) {
                     let shown = FieldSet { member: false, children: BTreeMap::from([(element, FieldSet::leaf())]) }.paths().concat();
                     return Err(ApplyError::Malformed(format!("duplicate entries for key {shown}")));

@@ -101,7 +101,8 @@ async fn selectors_thin_lists_and_pages() {
     templates(&cluster, "ns", 9).await;
     let with =
         |labels: &str, fields: &str| ListQuery { label_selector: labels.into(), field_selector: fields.into(), ..ListQuery::default() };
-    let list = |query: ListQuery| async { cluster.verbs.list(&of(Some("ns")), &query).await };
+    let verbs = &cluster.verbs;
+    let list = |query: ListQuery| async move { verbs.list(&of(Some("ns")), &query).await };
     assert_eq!(list(with("odd=1", "")).await.unwrap().items.len(), 4);
     assert_eq!(names(&list(with("", "metadata.name=template-0003")).await.unwrap()), ["ns/template-0003"]);
     assert_eq!(list(with("odd=0", "metadata.name=template-0003")).await.unwrap().items.len(), 0);

@@ -1,5 +1,6 @@
 //! The verbs over a real store in a directory of its own.
 
+mod desired;
 mod lists;
 mod objects;
 mod pods;

@@ -135,6 +135,7 @@ async fn many_watchers_see_the_same_order_and_slow_ones_are_ended() {
         taken += 1;
     }
     assert!(taken < 1200, "it was ended before the last event");
+    cluster.merge(&config_map("a"), json!({"data": {"k": "last"}})).await.unwrap();
     assert_eq!(cluster.verbs.cache().watcher_count(), 0, "those who stopped reading are forgotten with the next event");
 }
 
