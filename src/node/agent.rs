@@ -165,6 +165,11 @@ impl Agent {
         lock(&self.handles).values().map(|h| Arc::clone(&h.view.borrow())).collect()
     }
 
+    /// Every Service, as the agent follows them.
+    pub fn services(&self) -> Cache {
+        self.context.services.clone()
+    }
+
     pub fn containers(&self) -> &Arc<dyn Containers> {
         &self.context.containers
     }
