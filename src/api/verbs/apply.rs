@@ -95,7 +95,11 @@ fn configuration(target: &Target, json: &Bytes, options: &WriteOptions) -> Resul
     let unknown = decoded.warnings.iter().find_map(|w| w.strip_prefix("unknown field \"")?.strip_suffix('"'));
     if let Some(path) = unknown {
         let of = target.namespace.as_ref().map_or_else(|| format!("/{name}"), |ns| format!("{ns}/{name}"));
-        let why = format!("failed to create typed patch object ({of}; {}, Kind={}): .{path}: field not declared in schema", n.group_version(), n.kind);
+        let why = format!(
+            "failed to create typed patch object ({of}; {}, Kind={}): .{path}: field not declared in schema",
+            n.group_version(),
+            n.kind
+        );
         return Err(Status { code: 500, ..Status::new(Reason::Unknown, why) });
     }
     let twice: Vec<String> = match options.field_validation {
