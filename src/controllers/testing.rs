@@ -151,7 +151,11 @@ impl World {
         Self::spend(&mut state)?;
         let mut next = old.any().to_value();
         match sub {
-            Some("status") => next["status"] = body["status"].clone(),
+            // As kube-apiserver: a status may bring annotations with it.
+            Some("status") => {
+                next["status"] = body["status"].clone();
+                next["metadata"]["annotations"] = body["metadata"]["annotations"].clone();
+            }
             Some("finalize") => next["spec"] = body["spec"].clone(),
             _ => {
                 let status = next["status"].take();
