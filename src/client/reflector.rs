@@ -236,8 +236,7 @@ mod tests {
             ]),
             from: Mutex::default(),
         });
-        let cache =
-            Cache::new(Arc::clone(&client) as Arc<dyn Client>, Target::collection::<ConfigMap>(None), ListOptions::default());
+        let cache = Cache::new(Arc::clone(&client) as Arc<dyn Client>, Target::collection::<ConfigMap>(None), ListOptions::default());
         cache.synced().await;
         cache.changes().wait_for(|n| *n == 3).await.unwrap();
         // The last watch is asked for only after the list has been handed on.

@@ -48,11 +48,7 @@ pub fn specification(inputs: &Inputs<'_>) -> Result<ContainerSpec, String> {
     let security = security::of(spec, container, inputs.image, &display, inputs.seccomp_profiles)?;
     let environment = env::environment(&inputs.env)?;
     let process = process(inputs, &security, &environment)?;
-    let labels = [
-        (NAME, container.name.clone()),
-        (ATTEMPT, inputs.attempt.to_string()),
-        (IMAGE, text(&container.image)),
-    ];
+    let labels = [(NAME, container.name.clone()), (ATTEMPT, inputs.attempt.to_string()), (IMAGE, text(&container.image))];
     Ok(ContainerSpec {
         id: new_id(),
         labels: labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),

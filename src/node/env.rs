@@ -58,9 +58,7 @@ pub fn environment(inputs: &Inputs<'_>) -> Result<BTreeMap<String, String>, Stri
     }
     for var in inputs.container.env.iter().flatten() {
         let value = match (&var.value, &var.value_from) {
-            (Some(text), _) if !text.is_empty() => {
-                Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned()))
-            }
+            (Some(text), _) if !text.is_empty() => Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned())),
             (_, Some(from)) => value_from(inputs, from)?,
             _ => Some(String::new()),
         };
@@ -171,12 +169,7 @@ pub fn arguments(container: &api::Container, image: &Image, env: &BTreeMap<Strin
     merge_arguments(container, entrypoint, cmd, env)
 }
 
-fn merge_arguments(
-    container: &api::Container,
-    entrypoint: Vec<String>,
-    cmd: Vec<String>,
-    env: &BTreeMap<String, String>,
-) -> Vec<String> {
+fn merge_arguments(container: &api::Container, entrypoint: Vec<String>, cmd: Vec<String>, env: &BTreeMap<String, String>) -> Vec<String> {
     let expanded = |list: &Option<Vec<String>>| -> Vec<String> { list.iter().flatten().map(|t| expand_env(t, env)).collect() };
     let (command, args) = (expanded(&container.command), expanded(&container.args));
     match (command.is_empty(), args.is_empty()) {

@@ -66,8 +66,7 @@ impl Recorder {
             resource_version: meta.resource_version.clone(),
             field_path: field.clone(),
         };
-        let key =
-            Key { uid: meta.uid.clone().unwrap_or_default(), field: field.unwrap_or_default(), reason, message: message.into() };
+        let key = Key { uid: meta.uid.clone().unwrap_or_default(), field: field.unwrap_or_default(), reason, message: message.into() };
         self.send(Entry { key, warning, object });
     }
 

@@ -41,7 +41,10 @@ impl HostName {
                 if full.len() <= HOSTNAME_MAX + 1 {
                     return Ok(full);
                 }
-                Err(format!("failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({HOSTNAME_MAX} characters is the max, {} characters requested)", full.len()))
+                Err(format!(
+                    "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({HOSTNAME_MAX} characters is the max, {} characters requested)",
+                    full.len()
+                ))
             }
             _ => Ok(self.name.clone()),
         }
@@ -194,13 +197,10 @@ mod tests {
     #[test]
     fn hosts_files_read_as_the_kubelets() {
         let name = HostName::of(&pod(json!({"containers": [], "hostname": "h", "subdomain": "s"})), "cluster.local");
-        let aliases: Vec<api::HostAlias> =
-            serde_json::from_value(json!([{"ip": "123.45.67.89", "hostnames": ["foo", "bar"]}])).unwrap();
+        let aliases: Vec<api::HostAlias> = serde_json::from_value(json!([{"ip": "123.45.67.89", "hostnames": ["foo", "bar"]}])).unwrap();
         let text = hosts(Some(Ipv4Addr::new(10, 0, 0, 9).into()), &name, &aliases);
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
-        assert!(text.ends_with(
-            "10.0.0.9\th.s.n.svc.cluster.local\th\n\n# Entries added by HostAliases.\n123.45.67.89\tfoo\tbar\n"
-        ));
+        assert!(text.ends_with("10.0.0.9\th.s.n.svc.cluster.local\th\n\n# Entries added by HostAliases.\n123.45.67.89\tfoo\tbar\n"));
         assert_eq!(host_network_hosts("x\n", &[]), "# Kubernetes-managed hosts file (host network).\nx\n");
     }
 

@@ -27,7 +27,9 @@ pub async fn run(
         let failed = |why: String, output: &str| {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let container = &container.name;
-            format!("Exec lifecycle hook ([{shown}]) for Container \"{container}\" in Pod \"{name}\" failed - error: {why}, message: {output:?}")
+            format!(
+                "Exec lifecycle hook ([{shown}]) for Container \"{container}\" in Pod \"{name}\" failed - error: {why}, message: {output:?}"
+            )
         };
         let done = exec::run(&*context.containers, uid, running, command).await.map_err(|why| failed(why, ""))?;
         return match done.code {

@@ -121,8 +121,7 @@ impl Puller {
         }
         if !missing.is_empty() {
             let names = missing.join(", ");
-            let message =
-                format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
+            let message = format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
             self.events.pod(pod, None, true, "FailedToRetrieveImagePullSecret", message);
         }
         found

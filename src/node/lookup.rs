@@ -47,12 +47,19 @@ pub fn find(state: &PodState, dirs: &Dirs, name: Option<&str>, previous: bool) -
     let attempt = match (previous, &run.phase) {
         (false, Phase::Running(_) | Phase::Ended(_) | Phase::Starting(Some(_))) => run.restarts,
         (false, Phase::Waiting | Phase::Starting(None)) => {
-            let why = run.problem.as_ref().map_or(if state.inits().is_empty() { "ContainerCreating" } else { "PodInitializing" }, |p| p.reason);
+            let why =
+                run.problem.as_ref().map_or(if state.inits().is_empty() { "ContainerCreating" } else { "PodInitializing" }, |p| p.reason);
             return Err(Status::bad_request(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {why}")));
         }
         // The attempt before the one that runs, or the one that has ended and is to be restarted.
         (true, Phase::Running(_)) if run.last.is_some() => run.restarts - 1,
-        (true, Phase::Ended(_) | Phase::Starting(Some(_))) => if run.last.is_some() { run.restarts - 1 } else { run.restarts },
+        (true, Phase::Ended(_) | Phase::Starting(Some(_))) => {
+            if run.last.is_some() {
+                run.restarts - 1
+            } else {
+                run.restarts
+            }
+        }
         (true, _) => {
             return Err(Status::bad_request(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")));
         }

@@ -18,14 +18,28 @@ pub enum Step {
     RemoveSandbox,
     SetUpVolumes,
     /// Image, environment, process; one at a time in a pod.
-    Start { container: String },
+    Start {
+        container: String,
+    },
     /// An event: the container waits for its back-off, or its image's.
-    TellBackOff { container: String },
+    TellBackOff {
+        container: String,
+    },
     /// Begin to stop a container. No IO but the event.
-    Kill { container: String, message: String, deadline: Timestamp },
-    RunPreStop { container: String, deadline: Timestamp },
+    Kill {
+        container: String,
+        message: String,
+        deadline: Timestamp,
+    },
+    RunPreStop {
+        container: String,
+        deadline: Timestamp,
+    },
     /// The stop signal, or SIGKILL if `last`.
-    Signal { container: String, last: bool },
+    Signal {
+        container: String,
+        last: bool,
+    },
     /// The pod as a whole has failed.
     Fail(Failure),
     /// Sandbox, network, volumes: all that the pod had on this node but its logs.
@@ -159,7 +173,8 @@ fn run_containers(state: &PodState, now: Timestamp, plan: &mut Plan) {
         let run = state.run(&container.name);
         if is_sidecar(container) {
             start_if_due(state, container, Role::Sidecar, now, plan);
-            if !initialized && !(run.running().is_some() && run.started) {
+            let up = run.running().is_some() && run.started;
+            if !initialized && !up {
                 return;
             }
         } else if !initialized && !run.ended().is_some_and(|e| e.succeeded()) {

@@ -121,8 +121,11 @@ mod tests {
     use serde_json::json;
 
     fn pod(status: serde_json::Value) -> Arc<api::Pod> {
-        Arc::new(serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "status": status,
-            "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]}})).unwrap())
+        Arc::new(
+            serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "status": status,
+            "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]}}))
+            .unwrap(),
+        )
     }
 
     fn container(name: &str, attempt: i32, id: &str, state: ContainerState) -> ContainerStatus {

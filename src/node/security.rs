@@ -169,9 +169,7 @@ fn verify_non_root(run_as_user: Option<i64>, image_user: &str, pod: &str, contai
         _ if name.is_empty() => Err(format!("container has runAsNonRoot and image will run as root {whom}")),
         Ok(0) => Err(format!("container has runAsNonRoot and image will run as root {whom}")),
         Ok(_) => Ok(()),
-        Err(_) => {
-            Err(format!("container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {whom}"))
-        }
+        Err(_) => Err(format!("container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {whom}")),
     }
 }
 

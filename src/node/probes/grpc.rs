@@ -120,7 +120,8 @@ mod tests {
     fn messages_are_as_protobuf_has_them() {
         assert_eq!(&message("")[..], [0, 0, 0, 0, 0]);
         assert_eq!(&message("ab")[..], [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
-        for (bytes, want) in [(&[0x08, 1][..], Some(1)), (&[], Some(0)), (&[0x08, 0x80, 0x01], Some(128)), (&[0x10, 1], None), (&[8], None)] {
+        for (bytes, want) in [(&[0x08, 1][..], Some(1)), (&[], Some(0)), (&[0x08, 0x80, 0x01], Some(128)), (&[0x10, 1], None), (&[8], None)]
+        {
             assert_eq!(status(bytes), want);
         }
     }

@@ -192,9 +192,7 @@ async fn exec_probe(target: &Target, action: &api::ExecAction, limit: Duration) 
 
 async fn http_probe(ask: &http::Ask, limit: Duration) -> Verdict {
     match timeout(limit, http::get(ask)).await {
-        Ok(Ok(answer)) if answer.redirected_away => {
-            Verdict::Warning(format!("Probe terminated redirects, Response body: {}", answer.body))
-        }
+        Ok(Ok(answer)) if answer.redirected_away => Verdict::Warning(format!("Probe terminated redirects, Response body: {}", answer.body)),
         Ok(Ok(answer)) if (200..400).contains(&answer.status.as_u16()) => Verdict::Success,
         Ok(Ok(answer)) => Verdict::Failure(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16())),
         Ok(Err(why)) => Verdict::Failure(why),

@@ -22,13 +22,7 @@ impl Verdict {
 }
 
 /// In the kubelet's order, with transition times kept from `previous` where nothing changed.
-pub fn of(
-    state: &PodState,
-    status: &api::PodStatus,
-    previous: &api::PodStatus,
-    network: bool,
-    now: Timestamp,
-) -> Vec<api::PodCondition> {
+pub fn of(state: &PodState, status: &api::PodStatus, previous: &api::PodStatus, network: bool, now: Timestamp) -> Vec<api::PodCondition> {
     let start = if network { Verdict::yes() } else { Verdict::no("", String::new()) };
     let ready = pod_ready(state, status, previous);
     let verdicts = [
@@ -85,8 +79,7 @@ fn containers_ready(state: &PodState, status: &api::PodStatus) -> Verdict {
         _ => {}
     }
     let counted = state.inits().iter().filter(|c| is_sidecar(c)).chain(state.mains());
-    let unready: Vec<&str> =
-        counted.filter(|c| !find(status, &c.name).is_some_and(|s| s.ready)).map(|c| c.name.as_str()).collect();
+    let unready: Vec<&str> = counted.filter(|c| !find(status, &c.name).is_some_and(|s| s.ready)).map(|c| c.name.as_str()).collect();
     if unready.is_empty() {
         return Verdict::yes();
     }

@@ -38,7 +38,9 @@ fn one(state: &PodState, spec: &api::Container, role: Role, terminal: bool, now:
         ready,
         started: Some(running.is_some() && run.started),
         state: Some(present),
-        last_state: last.map(|e| api::ContainerState { terminated: Some(terminated(e)), ..Default::default() }).or(Some(api::ContainerState::default())),
+        last_state: last
+            .map(|e| api::ContainerState { terminated: Some(terminated(e)), ..Default::default() })
+            .or(Some(api::ContainerState::default())),
         allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: Some(spec.resources.clone().unwrap_or_default()),
         volume_mounts: spec.volume_mounts.as_ref().map(|m| m.iter().map(mount).collect()),
@@ -62,9 +64,7 @@ fn user(running: &Running) -> api::ContainerUser {
     let p = &running.process;
     let mut groups: Vec<i64> = std::iter::once(p.gid).chain(p.additional_gids.iter().copied()).map(i64::from).collect();
     groups.dedup();
-    api::ContainerUser {
-        linux: Some(api::LinuxContainerUser { uid: p.uid.into(), gid: p.gid.into(), supplemental_groups: Some(groups) }),
-    }
+    api::ContainerUser { linux: Some(api::LinuxContainerUser { uid: p.uid.into(), gid: p.gid.into(), supplemental_groups: Some(groups) }) }
 }
 
 /// The present state, and the attempt before it.

@@ -61,7 +61,13 @@ fn plugin(volume: &api::Volume) -> Option<&'static str> {
 impl Volumes {
     /// `claims` are the sources of the pod's volumes (and maybe of its environment).
     pub fn new(context: Arc<Context>, uid: &str, claims: Claims) -> Self {
-        Self { context, uid: uid.to_owned(), claims, tokens: tokio::sync::Mutex::default(), settled: tokio::sync::watch::Sender::new(false) }
+        Self {
+            context,
+            uid: uid.to_owned(),
+            claims,
+            tokens: tokio::sync::Mutex::default(),
+            settled: tokio::sync::watch::Sender::new(false),
+        }
     }
 
     /// Where each volume lies.
