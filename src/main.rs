@@ -1,10 +1,14 @@
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args = std::env::args().skip(1);
     // A shim forks: it must run before anything starts a thread.
-    if args.first().is_some_and(|verb| verb == orchd_runtime::SHIM_VERB) {
-        return ExitCode::from(u8::try_from(orchd_runtime::shim_main(&args[1..])).unwrap_or(1));
+    if args.next().is_some_and(|verb| verb == orchd_runtime::SHIM_VERB) {
+        let rest: Vec<String> = args.collect();
+        return ExitCode::from(u8::try_from(orchd_runtime::shim_main(&rest)).unwrap_or(1));
     }
-    ExitCode::SUCCESS
+    orchd::cli::run()
 }

@@ -60,6 +60,12 @@ pub fn verbs(resource: &dyn Resource) -> &'static [&'static str] {
     }
 }
 
+/// A subresource's name, the kind of its body and its verbs; None if the resource has none of that name.
+pub fn subresource(resource: &dyn Resource, name: &str) -> Option<(&'static str, GroupVersionKind, &'static [&'static str])> {
+    let parts = resource.subresources().iter().map(|s| part(resource, s));
+    parts.into_iter().find(|p| p.name == name).map(|p| (p.name, p.kind, p.verbs))
+}
+
 fn parts(resource: &dyn Resource) -> Vec<Part> {
     let mut parts: Vec<Part> = resource.subresources().iter().map(|s| part(resource, s)).collect();
     parts.sort_by_key(|p| p.name);

@@ -4,9 +4,13 @@
 //! May import: meta, kinds, env.
 
 pub mod https;
+pub mod kubeconfig;
+pub mod tunnel;
+pub mod recorder;
 pub mod reflector;
 
 pub use https::HttpsClient;
+pub use recorder::{Record, Recorder};
 
 use crate::kinds::{Kind, Object, Registered, Resource};
 use crate::meta::Status;

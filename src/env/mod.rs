@@ -1,6 +1,10 @@
-//! Clock and randomness, behind traits so that a test can drive them.
+//! Clock and randomness, behind traits so that a test can drive them; and events of directories.
 //!
 //! May import: the traits of store and runtime.
+
+pub mod dir_watch;
+
+pub use dir_watch::DirWatch;
 
 use k8s_openapi::jiff::Timestamp;
 

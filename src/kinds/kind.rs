@@ -3,6 +3,7 @@
 use super::object::{AnyObject, Object};
 use crate::meta::{FieldErrors, GroupVersion, GroupVersionKind, ObjectMeta};
 use k8s_openapi::{Metadata, jiff::Timestamp};
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{fmt::Debug, marker::PhantomData, sync::Arc};
@@ -85,6 +86,7 @@ pub trait Kind: Send + Sync + 'static {
         + Clone
         + PartialEq
         + Debug
+        + JsonSchema
         + Send
         + Sync
         + 'static;
@@ -179,6 +181,8 @@ pub trait Resource: Send + Sync + 'static {
     fn to_stored(&self, view: Value) -> Value;
     fn scale(&self, object: &dyn AnyObject) -> Option<(i32, i32, String)>;
     fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32);
+    /// Adds the kind's JSON schema, and those of the types in it, to the generator's definitions.
+    fn describe(&self, schemas: &mut SchemaGenerator);
 }
 
 /// The `Resource` of a typed kind.
@@ -287,6 +291,9 @@ impl<K: Kind> Resource for Typed<K> {
     }
     fn set_scale(&self, object: &mut dyn AnyObject, replicas: i32) {
         K::set_scale(down_mut::<K>(object), replicas);
+    }
+    fn describe(&self, schemas: &mut SchemaGenerator) {
+        schemas.subschema_for::<K::Object>();
     }
 }
 

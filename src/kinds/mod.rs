@@ -30,6 +30,7 @@ pub mod self_subject_rules_review;
 pub mod service;
 pub mod service_account;
 pub mod table;
+pub mod taints;
 pub mod template;
 
 pub use config_map::ConfigMap;

@@ -82,9 +82,9 @@ pub struct Object {
 }
 
 impl Object {
-    /// Stamps `metadata.resourceVersion` with the revision.
+    /// Stamps `metadata.resourceVersion` with the revision; 0 (an object that is not kept: a dry run) leaves it out.
     pub fn new(resource: &'static dyn Resource, mut typed: Box<dyn AnyObject>, revision: i64) -> Self {
-        typed.meta_mut().resource_version = Some(revision.to_string());
+        typed.meta_mut().resource_version = (revision != 0).then(|| revision.to_string());
         Self { resource, typed, revision, json: OnceLock::new() }
     }
     pub fn resource(&self) -> &'static dyn Resource {
@@ -127,8 +127,13 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&crate::meta::OwnerReference> 
 }
 
 /// A shared object whose kind is known.
-#[derive(Clone)]
 pub struct Ref<K: Kind>(Arc<Object>, std::marker::PhantomData<fn() -> K>);
+
+impl<K: Kind> Clone for Ref<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), std::marker::PhantomData)
+    }
+}
 
 impl<K: Kind> Ref<K> {
     pub fn new(object: Arc<Object>) -> Option<Self> {

@@ -4,8 +4,10 @@
 
 pub mod field;
 pub mod gvk;
+pub mod labels;
 pub mod quantity;
 pub mod selector;
+pub mod selector_parse;
 pub mod status;
 pub mod time;
 

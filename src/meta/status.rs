@@ -168,13 +168,26 @@ impl Status {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, resource));
         Self::about(Reason::Conflict, group, resource, name, message)
     }
+    /// `resource` is empty for a path that is no resource, `name` for a collection.
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        let message = format!("{} \"{name}\" is forbidden: {why}", qualified(group, resource));
+        let message = match (resource, name) {
+            ("", _) => format!("forbidden: {why}"),
+            (_, "") => format!("{} is forbidden: {why}", qualified(group, resource)),
+            _ => format!("{} \"{name}\" is forbidden: {why}", qualified(group, resource)),
+        };
         Self::about(Reason::Forbidden, group, resource, name, message)
     }
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i64) -> Self {
         let details = Details { retry_after_seconds: Some(retry_after_seconds), ..Details::default() };
         Self { details: Some(Box::new(details)), ..Self::new(Reason::TooManyRequests, message) }
+    }
+    /// 404 for what is not served at all, be it path, resource or subresource.
+    pub fn not_served() -> Self {
+        let message = "the server could not find the requested resource";
+        Self { details: Some(Box::default()), ..Self::new(Reason::NotFound, message) }
+    }
+    pub fn method_not_allowed() -> Self {
+        Self { details: Some(Box::default()), ..Self::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource") }
     }
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(Reason::Expired, message)

@@ -1,10 +1,31 @@
 //! Links, addresses and service rules of a node, by netlink alone.
 //!
-//! May import: meta, kinds, env. Everything here works in the network namespace of the calling process.
+//! May import: meta, kinds, env. Everything here works in the network namespace of the thread that opened it.
+//!
+//! - `netlink` is the socket; `links` builds rtnetlink messages, `nft` nftables transactions.
+//! - `pods` keeps one routed link per pod, with `addresses` and the rules of `pod_rules`; `node` finds the node's address.
+//! - `proxy` turns Services and EndpointSlices into rules.
 
+mod addresses;
+mod links;
+mod netlink;
+mod netns;
+mod nft;
+mod node;
+mod pod_rules;
+mod pods;
+pub mod proxy;
+#[cfg(test)]
+mod tests;
+
+pub use proxy::Proxy;
+
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
 
 #[derive(Debug, Error)]
 pub enum NetworkError {
@@ -17,10 +38,43 @@ pub enum NetworkError {
 }
 
 /// An IPv4 range such as 10.244.0.0/24.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cidr {
     pub address: Ipv4Addr,
     pub prefix: u8,
+}
+
+impl Cidr {
+    /// The range's first address.
+    pub fn network(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.address.to_bits() & self.mask())
+    }
+
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        (address.to_bits() ^ self.address.to_bits()) & self.mask() == 0
+    }
+
+    fn mask(&self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let parts = text.split_once('/').and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
+        match parts {
+            Some((address, prefix)) if prefix <= 32 => Ok(Self { address, prefix }),
+            _ => Err(NetworkError::Invalid(format!("{text:?} is no IPv4 range such as 10.244.0.0/24"))),
+        }
+    }
 }
 
 /// How a node's network is laid out.
@@ -42,21 +96,59 @@ pub struct NetworkOptions {
 /// # Errors
 /// Netlink refuses.
 pub async fn node_address() -> Result<IpAddr, NetworkError> {
-    unimplemented!("the network")
+    node::address().map(IpAddr::V4)
 }
+
+/// What the pods' thread is asked to do.
+enum Command {
+    Attach { pod: String, netns: PathBuf, answer: oneshot::Sender<Result<Ipv4Addr, NetworkError>> },
+    Teardown { answer: oneshot::Sender<Result<(), NetworkError>> },
+}
+
+/// A pod that is gone.
+struct Detach {
+    pod: String,
+    answer: oneshot::Sender<Result<(), NetworkError>>,
+}
+
+/// Callers beyond this many wait for their turn.
+const QUEUE: usize = 64;
 
 /// The pod network of a node. Cheap to clone.
 #[derive(Clone)]
-pub struct PodNetwork {}
+pub struct PodNetwork {
+    commands: mpsc::Sender<Command>,
+    removals: mpsc::Sender<Detach>,
+}
 
 impl PodNetwork {
     /// Sets up forwarding, the unreachable routes and what rules every pod needs. `live` are pods whose links are to be
-    /// kept (id, address, pid of the sandbox); links and addresses of all others are removed.
+    /// kept (id and address); links and addresses of all others are removed.
     ///
     /// # Errors
     /// Netlink refuses.
-    pub async fn open(_options: NetworkOptions, _live: &[(String, Ipv4Addr)]) -> Result<Self, NetworkError> {
-        unimplemented!("the network")
+    pub async fn open(options: NetworkOptions, live: &[(String, Ipv4Addr)]) -> Result<Self, NetworkError> {
+        let live = live.to_vec();
+        let (opened, answer) = oneshot::channel();
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (removals, gone) = mpsc::channel(QUEUE);
+        spawn("pod-network", move || {
+            let start = || {
+                let pods = pods::Pods::open(options, &live)?;
+                let removal = pods.removal()?;
+                spawn("pod-network-gone", || remove(removal, gone))?;
+                Ok(pods)
+            };
+            let (pods, outcome) = match start() {
+                Ok(pods) => (Some(pods), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            if let (Ok(()), Some(pods)) = (opened.send(outcome), pods) {
+                serve(pods, queue);
+            }
+        })?;
+        answer.await.map_err(|_| ended())??;
+        Ok(Self { commands, removals })
     }
 
     /// Connects the network namespace at `netns` (such as /proc/<pid>/ns/net) for the pod; returns its address.
@@ -64,16 +156,18 @@ impl PodNetwork {
     ///
     /// # Errors
     /// No address is free, or netlink refuses; nothing is left then.
-    pub async fn attach(&self, _pod: &str, _netns: &Path) -> Result<Ipv4Addr, NetworkError> {
-        unimplemented!("the network")
+    pub async fn attach(&self, pod: &str, netns: &Path) -> Result<Ipv4Addr, NetworkError> {
+        self.ask(|answer| Command::Attach { pod: pod.to_owned(), netns: netns.to_owned(), answer }).await
     }
 
     /// Removes the pod's link and frees its address. One that is gone is no error.
     ///
     /// # Errors
     /// Netlink refuses.
-    pub async fn detach(&self, _pod: &str) -> Result<(), NetworkError> {
-        unimplemented!("the network")
+    pub async fn detach(&self, pod: &str) -> Result<(), NetworkError> {
+        let (sender, answer) = oneshot::channel();
+        self.removals.send(Detach { pod: pod.to_owned(), answer: sender }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
     }
 
     /// Removes every link, route and rule that was made here.
@@ -81,6 +175,45 @@ impl PodNetwork {
     /// # Errors
     /// Netlink refuses.
     pub async fn teardown(&self) -> Result<(), NetworkError> {
-        unimplemented!("the network")
+        self.ask(|answer| Command::Teardown { answer }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, NetworkError>>) -> Command) -> Result<T, NetworkError> {
+        let (sender, answer) = oneshot::channel();
+        self.commands.send(command(sender)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+/// A thread of our own, in the network namespace of the calling one.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), NetworkError> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map(drop).map_err(|source| NetworkError::Io { what: format!("thread {name}"), source })
+}
+
+fn ended() -> NetworkError {
+    NetworkError::Invalid("the pod network's thread has ended".into())
+}
+
+/// Carries out commands one after the other until nobody can send any more. A caller that has gone is no reason to stop.
+fn serve(mut pods: pods::Pods, mut queue: mpsc::Receiver<Command>) {
+    while let Some(command) = queue.blocking_recv() {
+        match command {
+            Command::Attach { pod, netns, answer } => drop(answer.send(pods.attach(&pod, &netns))),
+            Command::Teardown { answer } => drop(answer.send(pods.teardown())),
+        }
+    }
+}
+
+/// Removes what has gathered while the kernel was at the last removal. Where that fails, each for itself shows whose it is.
+fn remove(mut removal: pods::Removal, mut queue: mpsc::Receiver<Detach>) {
+    let mut gone = Vec::new();
+    while queue.blocking_recv_many(&mut gone, QUEUE) > 0 {
+        let names: Vec<&str> = gone.iter().map(|detach: &Detach| detach.pod.as_str()).collect();
+        let all = removal.detach(&names);
+        for Detach { pod, answer } in gone.drain(..) {
+            let result = if all.is_ok() { Ok(()) } else { removal.detach(&[&pod]) };
+            drop(answer.send(result));
+        }
     }
 }

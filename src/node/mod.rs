@@ -6,6 +6,7 @@
 //! `status` what the API is shown; these three, and `env`, `fields`, `security`, `resources`, `container`, `files`,
 //! `recover` and `lookup`, are pure. `agent` ties them to the API and to the runtime (through `containers`).
 
+pub mod admin;
 pub mod agent;
 pub mod backoff;
 pub mod container;
@@ -31,6 +32,7 @@ pub mod recover;
 pub mod registration;
 pub mod resources;
 pub mod security;
+pub mod serve;
 pub mod sources;
 pub mod state;
 pub mod status;

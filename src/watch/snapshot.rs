@@ -18,7 +18,8 @@ pub struct Snapshot {
     owned: rpds::HashTrieMapSync<String, rpds::HashTrieSetSync<(TableId, ObjectKey)>>,
 }
 
-fn table_id(resource: &dyn Resource) -> TableId {
+/// The table that a stored resource's objects are in.
+pub fn table_id(resource: &dyn Resource) -> TableId {
     let n = resource.names();
     (n.group, n.plural)
 }

@@ -185,3 +185,50 @@ pub struct TxnResponse {
     pub succeeded: bool,
     pub responses: Vec<OpResponse>,
 }
+
+/// What goes through the log: everything that changes the store's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    Txn(Txn),
+    /// `id` is not 0 here: whoever proposes has chosen.
+    LeaseGrant {
+        id: i64,
+        ttl_s: i64,
+    },
+    LeaseRevoke {
+        id: i64,
+    },
+    Compact {
+        revision: Revision,
+    },
+}
+
+impl Command {
+    /// Whether it can make the store larger: what is refused first when space runs out.
+    pub fn grows(&self) -> bool {
+        match self {
+            Self::Txn(txn) => txn.puts(),
+            Self::LeaseGrant { .. } => true,
+            Self::LeaseRevoke { .. } | Self::Compact { .. } => false,
+        }
+    }
+}
+
+impl Txn {
+    fn puts(&self) -> bool {
+        self.success.iter().chain(&self.failure).any(|op| match op {
+            Op::Put { .. } => true,
+            Op::Delete { .. } | Op::Range(_) => false,
+            Op::Txn(inner) => inner.puts(),
+        })
+    }
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Output {
+    Txn(TxnResponse),
+    LeaseGranted { id: i64, ttl_s: i64 },
+    LeaseRevoked,
+    Compacted,
+}

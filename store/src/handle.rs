@@ -1,8 +1,32 @@
 //! `Store`: what the rest of orchd and the etcd face call.
 
-use crate::command::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, Txn, TxnResponse};
+use crate::batch::Batcher;
+use crate::clock::{Clock, SystemClock};
+use crate::command::{Command, KeyRange, Output, RangeRequest, RangeResponse, Revision, Txn, TxnResponse};
+use crate::dir::Dir;
+use crate::keeper::Keeper;
+use crate::lease::{self, Leases};
+use crate::log::{Log, LogError};
+use crate::machine;
+use crate::raft::Node;
+use crate::reads::Barrier;
+use crate::recovery;
+use crate::snapshot::Snapshots;
+use crate::space::Space;
+use crate::state::State;
+use crate::watch::Hub;
+use parking_lot::Mutex;
 use std::path::PathBuf;
-use thiserror::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+pub use crate::error::{OpenError, StoreError};
+pub use crate::watch::{WatchBatch, WatchEvent, Watcher};
+
+/// How long closing may take; a disk that is full may keep the log from writing.
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// How a store is opened. A lone store is a Raft group of one voter.
 #[derive(Clone, Debug)]
@@ -13,83 +37,39 @@ pub struct Options {
     pub quota_bytes: u64,
 }
 
-/// Why a store does not open.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{path} was written by a newer orchd (format {found}, this one knows {known})")]
-    NewerFormat { path: PathBuf, found: u32, known: u32 },
-    #[error("{path} is in use by another process")]
-    InUse { path: PathBuf },
-    #[error("the store is damaged: {0}")]
-    Damaged(String),
-}
-
-/// Why the store does not answer as asked.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum StoreError {
-    /// The revision has been compacted; the oldest that can be read is one above.
-    #[error("mvcc: required revision has been compacted")]
-    Compacted { compacted: Revision },
-    #[error("mvcc: required revision is a future revision")]
-    Future { current: Revision },
-    #[error("the request is too large: {0}")]
-    TooLarge(String),
-    #[error("duplicate key given in txn request")]
-    DuplicateKey,
-    #[error("lease not found")]
-    LeaseNotFound,
-    #[error("lease already exists")]
-    LeaseExists,
-    #[error("no space left in the data directory: {0}")]
-    NoSpace(String),
-    #[error("no leader")]
-    NoLeader,
-    #[error("the request timed out; it may or may not have been carried out")]
-    Timeout,
-    #[error("the store is shutting down")]
-    Closed,
-    #[error("the store failed: {0}")]
-    Failed(String),
-}
-
 /// A replica of the store. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
-
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WatchEvent {
-    Put {
-        kv: KeyValue,
-        prev: Option<KeyValue>,
-    },
-    /// `kv` is the key's last state; `key` and `mod_revision` (that of the deletion) are what counts.
-    Delete {
-        key: bytes::Bytes,
-        mod_revision: Revision,
-        prev: Option<KeyValue>,
-    },
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
 }
 
-/// Everything that happened to the watched keys at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchBatch {
-    pub revision: Revision,
-    pub events: std::sync::Arc<[WatchEvent]>,
+/// What every clone of a handle shares.
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) node: Node,
+    pub(crate) snapshots: Arc<Snapshots>,
+    space: Arc<Space>,
+    batcher: Batcher,
+    barrier: Barrier,
+    hub: Arc<Hub>,
+    leases: Arc<Leases>,
+    closed: AtomicBool,
+    running: Mutex<Option<Running>>,
 }
 
-/// An open watch; dropping it ends it.
-pub struct Watcher {}
+/// What is let go at close.
+struct Running {
+    stop: watch::Sender<bool>,
+    keeper: tokio::task::JoinHandle<()>,
+    /// Its lock.
+    _dir: Dir,
+}
 
-impl Watcher {
-    /// The next revision that touched the watched keys.
-    ///
-    /// # Errors
-    /// `Compacted` if the watch fell behind what is retained; `Closed` at shutdown.
-    pub async fn next(&mut self) -> Result<WatchBatch, StoreError> {
-        unimplemented!("the store")
+fn failed(error: LogError) -> OpenError {
+    match error {
+        LogError::Io { path, source } => OpenError::Io { path, source },
+        damaged @ LogError::Damaged { .. } => OpenError::Damaged(damaged.to_string()),
     }
 }
 
@@ -98,86 +78,209 @@ impl Store {
     ///
     /// # Errors
     /// See `OpenError`; nothing is half made then.
-    pub async fn open(_options: Options) -> Result<Self, OpenError> {
-        unimplemented!("the store")
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        Self::open_with(options, Arc::new(SystemClock::default())).await
+    }
+
+    /// As `open`, with another clock for leases.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn open_with(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let quota_bytes = options.quota_bytes;
+        let (dir, log, state, snapshots) = tokio::task::spawn_blocking(move || {
+            let dir = Dir::open(&options.dir)?;
+            let log = Log::open(&dir.path().join("log")).map_err(failed)?;
+            let (state, snapshots) = recovery::recover(dir.path(), &log)?;
+            Ok::<_, OpenError>((dir, Arc::new(log), Arc::new(state), Arc::new(snapshots)))
+        })
+        .await
+        .map_err(|error| OpenError::Damaged(error.to_string()))??;
+        let started = async { Node::start(dir.member()?, log.clone(), state.clone(), snapshots.clone()).await };
+        let node = match started.await {
+            Ok(node) => node,
+            Err(error) => {
+                log.close().await;
+                snapshots.close();
+                return Err(error);
+            }
+        };
+        let space = Arc::new(Space::new(dir.path().to_owned(), quota_bytes, log.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let keeper =
+            Keeper { state: state.clone(), log: log.clone(), snapshots: snapshots.clone(), space: space.clone(), node: node.clone() };
+        let running = Running { stop, keeper: tokio::spawn(keeper.run(stopped)), _dir: dir };
+        let batcher = Batcher::start(node.clone());
+        let shared = Shared {
+            hub: Hub::start(state.clone()),
+            leases: Leases::start(state.clone(), node.clone(), batcher.clone(), clock),
+            barrier: Barrier::start(node.clone()),
+            state,
+            log,
+            node,
+            snapshots,
+            space,
+            batcher,
+            closed: AtomicBool::new(false),
+            running: Mutex::new(Some(running)),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn open_still(&self) -> Result<&Shared, StoreError> {
+        if self.shared.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(&self.shared) }
     }
 
     /// The last revision applied here.
     pub fn revision(&self) -> Revision {
-        unimplemented!("the store")
+        self.shared.state.revision()
     }
 
-    /// Revisions up to this one cannot be read any more.
+    /// Revisions below this one cannot be read any more; 0: all can.
     pub fn compacted_revision(&self) -> Revision {
-        unimplemented!("the store")
+        self.shared.state.compacted()
     }
 
     /// Carries out a transaction; returns once it is durable at a quorum and applied here.
     ///
     /// # Errors
     /// `Timeout` leaves the outcome open; all others mean that nothing was written.
-    pub async fn txn(&self, _txn: Txn) -> Result<TxnResponse, StoreError> {
-        unimplemented!("the store")
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        machine::check(&txn)?;
+        match self.submit(Command::Txn(txn)).await? {
+            Output::Txn(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// A linearizable read.
     ///
     /// # Errors
     /// `Compacted`, `Future`, or the store does not serve.
-    pub async fn range(&self, _request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        unimplemented!("the store")
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        let shared = self.open_still()?;
+        shared.barrier.pass().await?;
+        shared.state.range(&request)
     }
 
     /// Reads this replica as it stands.
     ///
     /// # Errors
     /// `Compacted` or `Future`.
-    pub fn range_local(&self, _request: &RangeRequest) -> Result<RangeResponse, StoreError> {
-        unimplemented!("the store")
+    pub fn range_local(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.open_still()?.state.range(request)
     }
 
     /// Changes to the range from `start_revision` (inclusive; 0: from now) on.
     ///
     /// # Errors
     /// `Compacted`.
-    pub fn watch(&self, _range: KeyRange, _start_revision: Revision) -> Result<Watcher, StoreError> {
-        unimplemented!("the store")
+    pub fn watch(&self, range: KeyRange, start_revision: Revision) -> Result<Watcher, StoreError> {
+        self.open_still()?.hub.watch(range, start_revision)
     }
 
-    /// Gives up history up to and including `revision`; the present state of every key stays.
+    /// Gives up history below `revision`; the state at `revision` and after stays readable, and so does a watch from there.
     ///
     /// # Errors
     /// `Compacted` if it already is; `Future`.
-    pub async fn compact(&self, _revision: Revision) -> Result<(), StoreError> {
-        unimplemented!("the store")
+    pub async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        match self.submit(Command::Compact { revision }).await? {
+            Output::Compacted => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Grants a lease of `ttl_s` seconds; `id` 0 lets the store choose. Returns its id.
     ///
     /// # Errors
     /// `LeaseExists`.
-    pub async fn lease_grant(&self, _id: i64, _ttl_s: i64) -> Result<i64, StoreError> {
-        unimplemented!("the store")
+    pub async fn lease_grant(&self, id: i64, ttl_s: i64) -> Result<i64, StoreError> {
+        let ttl_s = ttl_s.max(lease::MIN_TTL_S);
+        loop {
+            let chosen = if id != 0 { id } else { rand::random_range(1..=i64::MAX) };
+            match self.submit(Command::LeaseGrant { id: chosen, ttl_s }).await {
+                Ok(Output::LeaseGranted { id, ttl_s }) => {
+                    self.shared.leases.granted(id, ttl_s);
+                    return Ok(id);
+                }
+                Ok(other) => return Err(unexpected(&other)),
+                Err(StoreError::LeaseExists) if id == 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Starts the lease's time anew; returns its seconds.
     ///
     /// # Errors
     /// `LeaseNotFound`.
-    pub async fn lease_keep_alive(&self, _id: i64) -> Result<i64, StoreError> {
-        unimplemented!("the store")
+    pub async fn lease_keep_alive(&self, id: i64) -> Result<i64, StoreError> {
+        self.open_still()?.leases.keep_alive(id)
     }
 
     /// Ends a lease and deletes its keys.
     ///
     /// # Errors
     /// `LeaseNotFound`.
-    pub async fn lease_revoke(&self, _id: i64) -> Result<(), StoreError> {
-        unimplemented!("the store")
+    pub async fn lease_revoke(&self, id: i64) -> Result<(), StoreError> {
+        match self.submit(Command::LeaseRevoke { id }).await? {
+            Output::LeaseRevoked => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn submit(&self, command: Command) -> Result<Output, StoreError> {
+        let shared = self.open_still()?;
+        shared.space.admit(&command)?;
+        shared.batcher.submit(command).await
     }
 
     /// Writes what is pending, closes the files. Every clone answers `Closed` from then on.
     pub async fn close(&self) {
-        unimplemented!("the store")
+        let shared = &self.shared;
+        shared.closed.store(true, Ordering::Release);
+        shared.hub.close();
+        let running = shared.running.lock().take();
+        if let Some(running) = running {
+            wind_up(running, shared.node.clone(), shared.state.clone(), shared.snapshots.clone(), shared.log.clone()).await;
+        }
     }
+}
+
+impl Drop for Shared {
+    /// A store that was not closed winds up in the background.
+    fn drop(&mut self) {
+        let Some(running) = self.running.lock().take() else { return };
+        self.hub.close();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(wind_up(running, self.node.clone(), self.state.clone(), self.snapshots.clone(), self.log.clone()));
+        }
+    }
+}
+
+async fn wind_up(running: Running, node: Node, state: Arc<State>, snapshots: Arc<Snapshots>, log: Arc<Log>) {
+    let Running { stop, keeper, _dir: dir } = running;
+    stop.send_replace(true);
+    if let Err(error) = keeper.await {
+        tracing::warn!(%error, "the keeper of checkpoints did not end cleanly");
+    }
+    node.shutdown().await;
+    let saved = tokio::task::spawn_blocking(move || {
+        let saved = snapshots.save(&state);
+        snapshots.close();
+        saved
+    });
+    match saved.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "no checkpoint was written at close; the next start replays the log"),
+        Err(error) => tracing::warn!(%error, "the checkpoint did not end cleanly"),
+    }
+    if tokio::time::timeout(CLOSE, log.close()).await.is_err() {
+        tracing::warn!("the log did not close in time; what it had not acknowledged may be lost");
+    }
+    drop(dir);
+}
+
+fn unexpected(output: &Output) -> StoreError {
+    StoreError::Failed(format!("an answer to another question: {output:?}"))
 }

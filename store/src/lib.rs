@@ -5,11 +5,33 @@
 //! A [`Store`] is a handle, cheap to clone. Writes are durable at a quorum before they are acknowledged; `range` is
 //! linearizable, `range_local` reads this replica as it stands; a watch is ordered, without gaps, whole revisions only.
 
+mod batch;
+mod checkpoint;
+pub mod clock;
+mod codec;
 pub mod command;
+mod dir;
+mod engine;
+mod error;
 pub mod handle;
+mod keeper;
+mod lease;
+mod log;
+mod machine;
+mod raft;
+mod reads;
+mod recovery;
+mod rows;
+mod snapshot;
+mod space;
+mod state;
+mod watch;
 
 pub use command::{
     Compare, CompareResult, CompareTarget, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
     SortTarget, Txn, TxnResponse,
 };
 pub use handle::{OpenError, Options, Store, StoreError, WatchBatch, WatchEvent, Watcher};
+
+#[cfg(test)]
+mod tests;

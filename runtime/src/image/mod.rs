@@ -4,11 +4,14 @@
 //! overlay's lower directory, kept once by its diff id. Compressed blobs are not kept.
 
 mod archive;
+mod builtin;
+mod pull;
 pub mod reference;
 mod store;
 mod unpack;
 mod users;
 
+pub use pull::PullError;
 pub use reference::Reference;
 pub use store::{Image, ImageError, Images};
 pub use users::ResolvedUser;

@@ -3,6 +3,7 @@
 //! May import: meta, api::schema. Everything here is pure, over JSON values. A patch type is chosen by content type:
 //! `PatchKind::from_content_type`.
 
+pub mod apply;
 pub mod json;
 pub mod merge;
 pub mod strategic;

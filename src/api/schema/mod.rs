@@ -154,6 +154,11 @@ impl Schema {
         self.by_kind.get(format!("{group}/{version}/{kind}").as_str()).map(|&at| &self.objects[at])
     }
 
+    /// The name in `types.txt` of a kind's type.
+    pub fn by_kind_name(&self, group: &str, version: &str, kind: &str) -> Option<&'static str> {
+        self.by_kind.get(format!("{group}/{version}/{kind}").as_str()).map(|&at| self.types[at].name)
+    }
+
     /// A field by its JSON name, looked for in inlined structs too.
     pub fn field<'a>(&'a self, owner: &'a TypeDef, name: &str) -> Option<&'a Field> {
         owner.fields.iter().find_map(|f| match (f.inline, &f.ty) {

@@ -1,0 +1,194 @@
+//! A master: store, cache, verbs, HTTPS server, controllers and scheduler, put together.
+
+use super::{CliError, MasterArgs};
+use crate::api::local::LocalClient;
+use crate::api::server::{Check, Listeners, ServerOptions};
+use crate::api::streams::tunnel::Nodes;
+use crate::api::verbs::{Config, Verbs};
+use crate::client::Client;
+use crate::controllers;
+use crate::env::{Clock, SystemClock};
+use crate::scheduler;
+use crate::security::{Authenticator, Pki, Tokens, User, files::write_private};
+use crate::watch::{Cache, Feed};
+use orchd_store::{Options, Store};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub const API_PORT: u16 = 6443;
+/// The most bytes that the store may take.
+const STORE_QUOTA_BYTES: u64 = 8 << 30;
+/// Version of the data dir's layout.
+const FORMAT: &str = "1\n";
+
+/// What a master is started with.
+pub struct MasterOptions {
+    pub data_dir: PathBuf,
+    pub listen: Vec<SocketAddr>,
+    /// The address that pods and kubeconfig are told.
+    pub advertise: Ipv4Addr,
+}
+
+/// A running master.
+pub struct Master {
+    pub verbs: Arc<Verbs>,
+    pub pki: Arc<Pki>,
+    pub clock: Arc<dyn Clock>,
+    /// `host:port` where this process itself reaches the API.
+    pub local: SocketAddr,
+    pub stop: CancellationToken,
+    store: Store,
+    tasks: TaskTracker,
+}
+
+/// `orchd` without a verb: one master, until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// It cannot start; the text says why.
+pub async fn run(args: MasterArgs) -> Result<(), CliError> {
+    let listen = args.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)));
+    let advertise = match (args.advertise_address, listen.ip()) {
+        (Some(address), _) => address,
+        (None, IpAddr::V4(ip)) => ip,
+        (None, IpAddr::V6(_)) => return Err(CliError::text("--listen with an IPv6 address needs --advertise-address")),
+    };
+    let master = Master::start(MasterOptions { data_dir: args.data_dir, listen: vec![listen], advertise }).await?;
+    stop_signal().await?;
+    master.finish().await;
+    Ok(())
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// The process cannot wait for signals.
+pub async fn stop_signal() -> Result<(), CliError> {
+    let wait = |kind| signal(kind).map_err(|e| CliError::new("cannot wait for signals", e));
+    let (mut interrupt, mut terminate) = (wait(SignalKind::interrupt())?, wait(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+impl Master {
+    /// Starts everything; returns once the API serves and `kubeconfig` is written.
+    ///
+    /// # Errors
+    /// The data dir cannot be used, an address is taken. Nothing runs then.
+    pub async fn start(options: MasterOptions) -> Result<Self, CliError> {
+        let dir = &options.data_dir;
+        prepare_dir(dir)?;
+        // Addresses first: a port in use is found out before anything else is touched.
+        let listeners = Listeners::bind(&options.listen).await.map_err(|e| CliError::new("cannot serve the API", e))?;
+        let bound = listeners.addresses();
+        let local = bound.first().copied().ok_or_else(|| CliError::text("no address to serve the API on"))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let config = Config::default();
+        let kubernetes_ip = Ipv4Addr::from(u32::from(config.service_cidr.0) + 1);
+        let addresses: Vec<IpAddr> = [options.advertise, kubernetes_ip, Ipv4Addr::LOCALHOST].map(IpAddr::V4).into();
+        let pki = Arc::new(Pki::open_or_create(&dir.join("pki"), &addresses).map_err(|e| CliError::new("cannot open the cluster's keys", e))?);
+        let tokens = Tokens::new(&pki.cluster_key().service_account_key_pem).map_err(|e| CliError::new("cannot open the cluster's keys", e))?;
+        let tokens = Arc::new(tokens);
+        let store = Store::open(Options { dir: dir.join("store"), quota_bytes: STORE_QUOTA_BYTES }).await;
+        let store = store.map_err(|e| CliError::new("cannot open the store", e))?;
+        let cache = Cache::start(store.clone()).await.map_err(|e| CliError::new("cannot read the store", e))?;
+        let verbs = Arc::new(Verbs::new(store.clone(), cache.clone(), clock.clone(), tokens.clone(), config));
+        let master = Self { verbs, pki, clock, local, stop: CancellationToken::new(), store, tasks: TaskTracker::new() };
+        master.serve(listeners, &cache, tokens, SocketAddr::from((options.advertise, local.port())))?;
+        master.work(&cache, kubernetes_ip, options.advertise);
+        master.write_access(dir, &format!("https://{}:{}", options.advertise, local.port()))?;
+        tracing::info!(address = %local, "the API is ready");
+        Ok(master)
+    }
+
+    fn serve(&self, listeners: Listeners, cache: &Arc<Cache>, tokens: Arc<Tokens>, advertise: SocketAddr) -> Result<(), CliError> {
+        let options = ServerOptions {
+            verbs: self.verbs.clone(),
+            feed: cache.clone(),
+            authenticator: Authenticator::new(tokens.clone()),
+            tokens,
+            tls: self.pki.server_config().map_err(|e| CliError::new("cannot set up TLS", e))?,
+            nodes: Nodes::default(),
+            clock: self.clock.clone(),
+            advertise: advertise.to_string(),
+            ready: Arc::new(|| vec![Check { name: "store", failure: None }]),
+        };
+        self.tasks.spawn(listeners.serve(options, self.stop.clone()));
+        Ok(())
+    }
+
+    /// Starts what acts on the cluster.
+    fn work(&self, cache: &Arc<Cache>, kubernetes_ip: Ipv4Addr, advertise: Ipv4Addr) {
+        let feed: Arc<dyn Feed> = cache.clone();
+        let options = controllers::Options {
+            root_ca_pem: self.pki.ca_pem().to_owned(),
+            kubernetes_service_ip: kubernetes_ip.into(),
+            masters: if advertise.is_loopback() { Vec::new() } else { vec![advertise.into()] },
+            api_port: self.local.port(),
+        };
+        let client = self.client("system:kube-controller-manager");
+        self.tasks.spawn(controllers::run(feed.clone(), client, self.clock.clone(), options, self.stop.clone()));
+        self.tasks.spawn(scheduler::run(feed, self.client("system:kube-scheduler"), self.clock.clone(), self.stop.clone()));
+        let (verbs, stop) = (self.verbs.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = verbs.compact_loop() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// A client inside this process that acts as `name`, with every right.
+    pub fn client(&self, name: &str) -> Arc<dyn Client> {
+        self.client_of(User::system(name))
+    }
+
+    /// A client inside this process that acts as `user`.
+    pub fn client_of(&self, user: User) -> Arc<dyn Client> {
+        Arc::new(LocalClient::new(self.verbs.clone(), user))
+    }
+
+    fn write_access(&self, dir: &Path, server: &str) -> Result<(), CliError> {
+        let failed = |e: &dyn std::fmt::Display| CliError::text(format!("cannot write the kubeconfig: {e}"));
+        let admin = self.pki.issue_client("kubernetes-admin", Some("system:masters")).map_err(|e| failed(&e))?;
+        let text = self.pki.kubeconfig(server, "kubernetes-admin", &admin);
+        write_private(&dir.join("kubeconfig"), text.as_bytes()).map_err(|e| failed(&e))
+    }
+
+    /// Stops: watches end, requests at work finish, the store writes what it has.
+    pub async fn finish(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.close().await;
+    }
+}
+
+/// Makes the data dir, or checks that this orchd can use it.
+fn prepare_dir(dir: &Path) -> Result<(), CliError> {
+    let failed = |e: std::io::Error| CliError::new(format!("cannot use the data dir {}", dir.display()), e);
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    // A kubeconfig of an earlier run says that the API serves, which it does not yet.
+    match std::fs::remove_file(dir.join("kubeconfig")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let format = dir.join("FORMAT");
+    match std::fs::read_to_string(&format) {
+        Ok(text) if text == FORMAT => Ok(()),
+        Ok(text) => Err(CliError::text(format!(
+            "the data dir {} has format {:?}, which this orchd does not know (it knows {:?}): it was written by a newer orchd",
+            dir.display(),
+            text.trim(),
+            FORMAT.trim()
+        ))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => write_private(&format, FORMAT.as_bytes()).map_err(failed),
+        Err(e) => Err(failed(e)),
+    }
+}

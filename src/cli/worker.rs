@@ -1,0 +1,1 @@
+//! A worker: runtime, images, network, agent, service proxy and tunnels, put together.

@@ -1,0 +1,96 @@
+//! The data directory: whose it is, what format it has, and which member lives in it. May import: `error`.
+
+use crate::error::OpenError;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The format that this orchd writes.
+const FORMAT: u32 = 1;
+const LOCK_FILE: &str = "LOCK";
+const FORMAT_FILE: &str = "FORMAT";
+const MEMBER_FILE: &str = "MEMBER";
+
+/// The directory, locked against other processes until this is dropped.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Dir {
+    /// Makes the directory if missing (readable by its owner alone), and locks it.
+    ///
+    /// # Errors
+    /// `InUse`, `NewerFormat`, `Io`.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let failed = |path: PathBuf| move |source| OpenError::Io { path, source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path.to_owned()))?;
+        let lock = path.join(LOCK_FILE);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(failed(lock.clone()))?;
+        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => OpenError::InUse { path: path.to_owned() },
+            errno => OpenError::Io { path: lock.clone(), source: errno.into() },
+        })?;
+        let dir = Self { path: path.to_owned(), _lock: locked };
+        dir.check_format()?;
+        Ok(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check_format(&self) -> Result<(), OpenError> {
+        let path = self.path.join(FORMAT_FILE);
+        let Some(text) = read(&path)? else {
+            return self.write(FORMAT_FILE, &format!("{FORMAT}\n"));
+        };
+        let found =
+            text.trim().parse().map_err(|_| OpenError::Damaged(format!("{} holds {text:?}, not a format's number", path.display())))?;
+        if found > FORMAT {
+            return Err(OpenError::NewerFormat { path, found, known: FORMAT });
+        }
+        Ok(())
+    }
+
+    /// This member's id; a new one the first time.
+    ///
+    /// # Errors
+    /// `Io`, `Damaged`.
+    pub fn member(&self) -> Result<u64, OpenError> {
+        let path = self.path.join(MEMBER_FILE);
+        if let Some(text) = read(&path)? {
+            return u64::from_str_radix(text.trim(), 16)
+                .map_err(|_| OpenError::Damaged(format!("{} holds {text:?}, not a member's id", path.display())));
+        }
+        let id = rand::random_range(1..=u64::from(u32::MAX));
+        self.write(MEMBER_FILE, &format!("{id:x}\n"))?;
+        Ok(id)
+    }
+
+    /// Writes a small file so that it is there whole or not at all.
+    fn write(&self, name: &str, text: &str) -> Result<(), OpenError> {
+        let path = self.path.join(name);
+        let half = self.path.join(format!("{name}.new"));
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&half, &path)?;
+            File::open(&self.path)?.sync_all()
+        })();
+        written.map_err(|source| OpenError::Io { path, source })
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>, OpenError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io { path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,66 @@
+//! An engine for tests: a map, with a switch that makes it fail.
+
+use super::{Batch, Engine, EngineError, Place};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Clone, Default)]
+pub struct Memory {
+    pub map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
+    pub fails: Arc<AtomicBool>,
+}
+
+impl Place for Memory {
+    fn exists(&self) -> bool {
+        !self.map.lock().is_empty()
+    }
+
+    fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn wipe(&self) -> io::Result<()> {
+        self.map.lock().clear();
+        Ok(())
+    }
+}
+
+impl Engine for Memory {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(self.map.lock().get(key).cloned())
+    }
+
+    fn floor(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, EngineError> {
+        Ok(self.map.lock().range(..=key.to_vec()).next_back().map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
+        let map = self.map.lock().clone();
+        map.iter().try_for_each(|(key, value)| visit(key, value.clone()))
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), EngineError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
+        let mut map = self.map.lock();
+        for (key, value) in batch.changes {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.map.lock().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+}

@@ -1,0 +1,85 @@
+//! Where the checkpoint of the applied state rests. Narrow, so that another engine can be measured in sled's place. May
+//! import: nothing of ours.
+
+#[cfg(test)]
+pub mod memory;
+pub mod sled;
+
+use std::io;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum EngineError {
+    #[error("sled: {0}")]
+    Sled(#[from] ::sled::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the checkpoint is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Changes that become visible together or not at all.
+#[derive(Default)]
+pub struct Batch {
+    /// None: the key goes.
+    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Batch {
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.changes.push((key, Some(value)));
+    }
+
+    pub fn remove(&mut self, key: Vec<u8>) {
+        self.changes.push((key, None));
+    }
+}
+
+/// An ordered map from byte keys to byte values of any size.
+pub trait Engine: Send {
+    /// # Errors
+    /// The engine cannot be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
+
+    /// The last key at or before this one, with its value.
+    ///
+    /// # Errors
+    /// The engine cannot be read.
+    fn floor(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, EngineError>;
+
+    /// Visits everything in key order until the visitor fails.
+    ///
+    /// # Errors
+    /// The engine cannot be read, or the visitor's.
+    fn scan(&self, visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError>;
+
+    /// Writes atomically; durable only after `sync`.
+    ///
+    /// # Errors
+    /// Nothing, or not all, was written: the engine is not to be used further.
+    fn write(&self, batch: Batch) -> Result<(), EngineError>;
+
+    /// Returns once everything written is on disk.
+    ///
+    /// # Errors
+    /// It may not be.
+    fn sync(&self) -> Result<(), EngineError>;
+
+    /// Bytes on disk.
+    fn bytes(&self) -> u64;
+}
+
+/// Where an engine's files are.
+pub trait Place: Send {
+    fn exists(&self) -> bool;
+
+    /// # Errors
+    /// The engine cannot be opened or made.
+    fn open(&self) -> Result<Box<dyn Engine>, EngineError>;
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    /// Not everything is gone.
+    fn wipe(&self) -> io::Result<()>;
+}

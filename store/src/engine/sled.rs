@@ -1,0 +1,184 @@
+//! sled 0.34.7 as the checkpoint's engine.
+//!
+//! Its traps, and what is done about them. `flush` does not make anything survive a power failure: its file is synced here,
+//! through a descriptor of our own, and its directory too. Pages above about 128 KiB (a quarter of its segment) go to side
+//! files that it never syncs: a leaf holds up to 17 values, so values are split into chunks that keep a full leaf below
+//! that. It may fail to open after a crash: the caller then wipes it and builds it anew.
+
+use super::{Batch, Engine, EngineError, Place};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a value in one sled entry: 17 of them and their keys stay far below a quarter of a segment.
+const CHUNK: usize = 4 << 10;
+/// sled's page cache. Reading happens at start and, a little, after compaction.
+const CACHE_BYTES: u64 = 2 << 20;
+/// How often sled tidies its file up in the background.
+const TIDY_MS: u64 = 10_000;
+
+pub struct SledPlace(pub PathBuf);
+
+impl Place for SledPlace {
+    fn exists(&self) -> bool {
+        self.0.exists()
+    }
+
+    fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
+        let path = self.0.clone();
+        let db = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(TIDY_MS)).open()?;
+        Ok(Box::new(Sled { db, path: self.0.clone() }))
+    }
+
+    fn wipe(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub struct Sled {
+    db: ::sled::Db,
+    path: PathBuf,
+}
+
+/// sled's key of a value's chunk.
+fn chunk_key(key: &[u8], chunk: u16) -> Vec<u8> {
+    let mut name = Vec::with_capacity(key.len() + 2);
+    name.extend_from_slice(key);
+    name.extend_from_slice(&chunk.to_be_bytes());
+    name
+}
+
+/// A first chunk tells how many there are.
+fn head(bytes: &[u8]) -> Result<(u16, &[u8]), EngineError> {
+    match bytes {
+        [low, high, rest @ ..] => Ok((u16::from_le_bytes([*low, *high]), rest)),
+        _ => Err(EngineError::Damaged("a first chunk without a count".into())),
+    }
+}
+
+impl Sled {
+    fn whole(&self, key: &[u8], first: &[u8]) -> Result<Vec<u8>, EngineError> {
+        let (chunks, rest) = head(first)?;
+        let mut value = rest.to_vec();
+        for chunk in 1..chunks {
+            let part = self.db.get(chunk_key(key, chunk))?;
+            value.extend_from_slice(&part.ok_or_else(|| EngineError::Damaged(format!("chunk {chunk} of a value is missing")))?);
+        }
+        Ok(value)
+    }
+
+    fn drop_chunks(&self, key: &[u8], keep: u16, batch: &mut ::sled::Batch) -> Result<(), EngineError> {
+        if let Some(first) = self.db.get(chunk_key(key, 0))? {
+            for chunk in keep..head(&first)?.0 {
+                batch.remove(chunk_key(key, chunk));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine for Sled {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.db.get(chunk_key(key, 0))? {
+            Some(first) => Ok(Some(self.whole(key, &first)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn floor(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, EngineError> {
+        let Some(found) = self.db.range(..=chunk_key(key, u16::MAX)).next_back() else { return Ok(None) };
+        let (name, _) = found?;
+        let Some((key, _)) = name.split_last_chunk::<2>() else {
+            return Err(EngineError::Damaged("a key without a chunk number".into()));
+        };
+        Ok(self.get(key)?.map(|value| (key.to_vec(), value)))
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
+        let mut current: Option<(Vec<u8>, u16, Vec<u8>)> = None;
+        for found in self.db.iter() {
+            let (name, bytes) = found?;
+            let Some((key, chunk)) = name.split_last_chunk::<2>() else {
+                return Err(EngineError::Damaged("a key without a chunk number".into()));
+            };
+            let chunk = u16::from_be_bytes(*chunk);
+            match &mut current {
+                Some((held, left, value)) if held == key && chunk > 0 && *left > 0 => {
+                    value.extend_from_slice(&bytes);
+                    *left -= 1;
+                }
+                _ if chunk == 0 => {
+                    if let Some((key, left, value)) = current.take() {
+                        finished(left)?;
+                        visit(&key, value)?;
+                    }
+                    let (chunks, rest) = head(&bytes)?;
+                    current = Some((key.to_vec(), chunks.saturating_sub(1), rest.to_vec()));
+                }
+                _ => return Err(EngineError::Damaged("a chunk without its first".into())),
+            }
+        }
+        if let Some((key, left, value)) = current {
+            finished(left)?;
+            visit(&key, value)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), EngineError> {
+        let mut chunked = ::sled::Batch::default();
+        for (key, value) in batch.changes {
+            let Some(value) = value else {
+                self.drop_chunks(&key, 0, &mut chunked)?;
+                continue;
+            };
+            let chunks = value.len().div_ceil(CHUNK).max(1);
+            let count = u16::try_from(chunks).map_err(|_| EngineError::Damaged(format!("a value of {} bytes", value.len())))?;
+            self.drop_chunks(&key, count, &mut chunked)?;
+            let (first, mut rest) = value.split_at(value.len().min(CHUNK));
+            let mut headed = count.to_le_bytes().to_vec();
+            headed.extend_from_slice(first);
+            chunked.insert(chunk_key(&key, 0), headed);
+            for chunk in 1..count {
+                let part;
+                (part, rest) = rest.split_at(rest.len().min(CHUNK));
+                chunked.insert(chunk_key(&key, chunk), part);
+            }
+        }
+        self.db.apply_batch(chunked)?;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        self.db.flush()?;
+        sync_files(&self.path)?;
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        crate::space::size_of(&self.path)
+    }
+}
+
+fn finished(left: u16) -> Result<(), EngineError> {
+    if left == 0 { Ok(()) } else { Err(EngineError::Damaged(format!("the last {left} chunks of a value are missing"))) }
+}
+
+/// Syncs every file of sled's and the directory that names them.
+fn sync_files(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            match File::open(entry.path()) {
+                Ok(file) => file.sync_all()?,
+                // sled replaces its own small files while we look.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    File::open(dir)?.sync_all()
+}

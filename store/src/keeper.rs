@@ -1,0 +1,106 @@
+//! Keeps the store's files short: brings the checkpoint up in the background, writes a snapshot when the log has grown to
+//! more than what it describes, and has the log before it purged. May import: `engine`, `log`, `raft`, `snapshot`, `space`,
+//! `state`.
+
+use crate::engine::EngineError;
+use crate::log::Log;
+use crate::raft::Node;
+use crate::snapshot::Snapshots;
+use crate::space::Space;
+use crate::state::State;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often it looks.
+const TICK: Duration = Duration::from_millis(500);
+/// Bytes of log, and time, that a restart may have to go through again.
+const CHECKPOINT_BYTES: u64 = 16 << 20;
+const CHECKPOINT_AGE: Duration = Duration::from_secs(15);
+/// Bytes of log below which no snapshot is written; when space is tight, the smaller one.
+const SNAPSHOT_BYTES: u64 = 64 << 20;
+const SNAPSHOT_TIGHT_BYTES: u64 = 12 << 20;
+/// Bytes that the checkpoint's engine may waste before it is made anew.
+const WASTE_BYTES: u64 = 48 << 20;
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+
+pub struct Keeper {
+    pub state: Arc<State>,
+    pub log: Arc<Log>,
+    pub snapshots: Arc<Snapshots>,
+    pub space: Arc<Space>,
+    pub node: Node,
+}
+
+/// What has been done up to now.
+struct Progress {
+    /// Bytes written to the log when the checkpoint was last brought up.
+    written: u64,
+    /// When the checkpoint began to lag.
+    dirty: Option<Instant>,
+    not_before: Instant,
+}
+
+impl Keeper {
+    /// Works until told to stop.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut progress = Progress { written: 0, dirty: None, not_before: Instant::now() };
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            while self.state.collect() {
+                tokio::task::yield_now().await;
+            }
+            if Instant::now() >= progress.not_before
+                && let Err(error) = self.work(&mut progress).await
+            {
+                tracing::error!(%error, "checkpoint or snapshot could not be written; the log keeps everything meanwhile");
+                progress.not_before = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    async fn work(&self, progress: &mut Progress) -> Result<(), EngineError> {
+        let tight = self.space.tight().is_some();
+        let written = self.log.written();
+        let lags = self.state.applied().next != self.snapshots.saved();
+        let since = *progress.dirty.get_or_insert_with(Instant::now);
+        if !lags {
+            progress.dirty = None;
+        }
+        if lags && (written - progress.written >= CHECKPOINT_BYTES || since.elapsed() >= CHECKPOINT_AGE || tight) {
+            self.blocking(|state, snapshots| snapshots.save(state)).await?;
+            progress.written = written;
+            progress.dirty = None;
+        }
+        let held = self.state.read(|machine| machine.bytes());
+        let least = if tight { SNAPSHOT_TIGHT_BYTES } else { SNAPSHOT_BYTES.max(2 * held) };
+        if self.log.bytes() > least && self.snapshot_lags() {
+            self.blocking(|state, snapshots| Ok(snapshots.build(state).map(drop)?)).await?;
+            if self.node.snapshot().await.is_err() {
+                tracing::debug!("the replica has stopped: the log is not purged");
+            }
+        }
+        if self.snapshots.checkpoint_bytes() > 3 * held + WASTE_BYTES {
+            tracing::info!("the checkpoint takes much more space than what it holds; making it anew");
+            self.blocking(|state, snapshots| snapshots.rewrite(state)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a new snapshot would let some log go.
+    fn snapshot_lags(&self) -> bool {
+        let covered = self.snapshots.current().map_or(0, |image| image.applied().next);
+        self.state.applied().next > covered + crate::raft::KEEP_ENTRIES
+    }
+
+    async fn blocking(&self, work: impl FnOnce(&State, &Snapshots) -> Result<(), EngineError> + Send + 'static) -> Result<(), EngineError> {
+        let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
+        tokio::task::spawn_blocking(move || work(&state, &snapshots)).await.map_err(std::io::Error::other)?
+    }
+}

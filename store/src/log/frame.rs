@@ -1,0 +1,188 @@
+//! How bytes lie in a segment: frames, one per write, each with its records.
+//!
+//! A frame is a header (magic, length, sequence number, checksum of the body, checksum of the header) and a body of
+//! records, each a kind, a length, a checksum and its bytes. Frame n+1 is only written when frame n is synced: so a bad
+//! frame with a good one behind it is damage, never a torn write.
+
+use super::Record;
+use bytes::Bytes;
+
+/// Bytes of a frame's header.
+pub const HEADER: usize = 24;
+const MAGIC: u32 = 0x4c47_4f31;
+/// Bytes in front of each record: kind, length, checksum.
+const RECORD_HEADER: usize = 9;
+/// The unit that a disk writes whole.
+pub const SECTOR: usize = 512;
+
+const ENTRY: u8 = 1;
+const TRUNCATE: u8 = 2;
+const PURGE: u8 = 3;
+const VOTE: u8 = 4;
+const COMMITTED: u8 = 5;
+
+/// A frame being filled.
+pub struct Builder {
+    bytes: Vec<u8>,
+}
+
+/// Where a record's entry payload lies within its frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    pub offset: usize,
+    pub len: usize,
+    pub crc: u32,
+}
+
+impl Builder {
+    pub fn new(mut reuse: Vec<u8>) -> Self {
+        reuse.clear();
+        reuse.resize(HEADER, 0);
+        Self { bytes: reuse }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.len() == HEADER
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends a record; of an entry, where its payload lies.
+    pub fn push(&mut self, record: &Record) -> Payload {
+        let start = self.bytes.len();
+        self.bytes.resize(start + RECORD_HEADER, 0);
+        let (kind, head): (u8, usize) = match record {
+            Record::Entry { index, payload } => {
+                self.bytes.extend_from_slice(&index.to_le_bytes());
+                self.bytes.extend_from_slice(payload);
+                (ENTRY, 8)
+            }
+            Record::Truncate { last } => {
+                self.bytes.extend_from_slice(&last.map_or(0, |last| last + 1).to_le_bytes());
+                (TRUNCATE, 8)
+            }
+            Record::Purge { upto, state } => {
+                self.bytes.extend_from_slice(&upto.to_le_bytes());
+                self.bytes.extend_from_slice(state);
+                (PURGE, 8)
+            }
+            Record::Vote(bytes) => {
+                self.bytes.extend_from_slice(bytes);
+                (VOTE, 0)
+            }
+            Record::Committed(bytes) => {
+                self.bytes.extend_from_slice(bytes);
+                (COMMITTED, 0)
+            }
+        };
+        let body = start + RECORD_HEADER;
+        let payload = body + head;
+        let crc = crc32fast::hash(&self.bytes[payload..]);
+        let len = (self.bytes.len() - body) as u32;
+        self.bytes[start] = kind;
+        self.bytes[start + 1..start + 5].copy_from_slice(&len.to_le_bytes());
+        self.bytes[start + 5..start + 9].copy_from_slice(&crc.to_le_bytes());
+        Payload { offset: payload, len: self.bytes.len() - payload, crc }
+    }
+
+    /// Fills the header in and hands the bytes out.
+    pub fn finish(mut self, sequence: u64) -> Vec<u8> {
+        let body = crc32fast::hash(&self.bytes[HEADER..]);
+        let len = (self.bytes.len() - HEADER) as u32;
+        self.bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        self.bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        self.bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
+        self.bytes[16..20].copy_from_slice(&body.to_le_bytes());
+        let header = crc32fast::hash(&self.bytes[0..20]);
+        self.bytes[20..24].copy_from_slice(&header.to_le_bytes());
+        self.bytes
+    }
+}
+
+/// What stands at a place of a segment.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A whole frame: its sequence number and its length, header included.
+    Frame { sequence: u64, len: usize },
+    /// Zeros: nothing was written here.
+    Nothing,
+    /// Neither.
+    Bad(&'static str),
+}
+
+/// Looks at the bytes from one place on.
+pub fn look(bytes: &[u8]) -> Found {
+    let Some(header) = bytes.get(..HEADER) else {
+        return if bytes.iter().all(|byte| *byte == 0) { Found::Nothing } else { Found::Bad("half a header") };
+    };
+    if header.iter().all(|byte| *byte == 0) {
+        return Found::Nothing;
+    }
+    let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    if word(0) != MAGIC || crc32fast::hash(&header[..20]) != word(20) {
+        return Found::Bad("its header's checksum is wrong");
+    }
+    let len = word(4) as usize;
+    let Some(body) = bytes.get(HEADER..HEADER + len) else { return Found::Bad("it reaches beyond its segment") };
+    if crc32fast::hash(body) != word(16) {
+        return Found::Bad("its checksum is wrong");
+    }
+    let sequence = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes"));
+    Found::Frame { sequence, len: HEADER + len }
+}
+
+/// Whether the bad bytes at `start` can be a write that did not finish: then at least one whole sector of it is still as
+/// it was prepared, zero. A frame whose every sector was written is not torn but damaged.
+pub fn torn(bytes: &[u8], start: usize) -> bool {
+    let claimed = bytes.get(start..start + HEADER).map_or(0, |header| {
+        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let whole = word(0) == MAGIC && crc32fast::hash(&header[..20]) == word(20);
+        if whole { word(4) as usize } else { 0 }
+    });
+    // Of a header that is wrong, nothing can be believed but that a sector is written whole: only its own sectors count.
+    let end = (start + HEADER + claimed).min(bytes.len());
+    let mut at = start;
+    while at < end {
+        let next = ((at / SECTOR + 1) * SECTOR).min(end);
+        if bytes[at..next].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        at = next;
+    }
+    false
+}
+
+/// The first whole frame behind `start` whose sequence number is at least `from`.
+pub fn frame_behind(bytes: &[u8], start: usize, from: u64) -> Option<usize> {
+    let magic = MAGIC.to_le_bytes();
+    (start..bytes.len().saturating_sub(HEADER))
+        .find(|at| bytes[*at..*at + 4] == magic && matches!(look(&bytes[*at..]), Found::Frame { sequence, .. } if sequence >= from))
+}
+
+/// The records of a frame that `look` has found whole, with the place of each one's payload in `frame`.
+pub fn records(frame: &[u8]) -> Option<Vec<(Record, Payload)>> {
+    let mut found = Vec::new();
+    let mut at = HEADER;
+    while at < frame.len() {
+        let head = frame.get(at..at + RECORD_HEADER)?;
+        let len = u32::from_le_bytes(head[1..5].try_into().ok()?) as usize;
+        let crc = u32::from_le_bytes(head[5..9].try_into().ok()?);
+        let body = at + RECORD_HEADER;
+        let bytes = frame.get(body..body + len)?;
+        let number = || bytes.get(..8).and_then(|number| number.try_into().ok()).map(u64::from_le_bytes);
+        let rest = |from: usize| bytes.get(from..).map(Bytes::copy_from_slice);
+        let (record, head) = match head[0] {
+            ENTRY => (Record::Entry { index: number()?, payload: Bytes::new() }, 8),
+            TRUNCATE => (Record::Truncate { last: number()?.checked_sub(1) }, 8),
+            PURGE => (Record::Purge { upto: number()?, state: rest(8)? }, 8),
+            VOTE => (Record::Vote(rest(0)?), 0),
+            COMMITTED => (Record::Committed(rest(0)?), 0),
+            _ => return None,
+        };
+        found.push((record, Payload { offset: body + head, len: len.checked_sub(head)?, crc }));
+        at = body + len;
+    }
+    Some(found)
+}

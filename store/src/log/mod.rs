@@ -1,0 +1,261 @@
+//! The Raft log on disk: append-only, checksummed, in segments, with one writer.
+//!
+//! Knows opaque records, not Raft: `raft::log_store` says what they mean. One thread writes; it takes everything that waits,
+//! writes it with one write, syncs it with one `fdatasync`, and then tells every waiter. Segments are filled with zeros
+//! before use, so that a write changes no metadata, an entry can be taken when the disk is full, and what a crash left
+//! half-written is told from damage: half-written sectors are still zero. May import: nothing of ours.
+//!
+//! Invariants: entry indexes are consecutive; a waiter is told only after its records are on disk; a segment is removed
+//! only when every entry in it has been purged, and a younger segment then begins with the state that it held.
+
+mod frame;
+mod recover;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+/// Requests that may wait for the writer.
+const QUEUE: usize = 1024;
+
+/// Why a log does not open.
+#[derive(Debug, Error)]
+pub enum LogError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    /// Bytes that were on disk have changed or gone: cutting them off would lose acknowledged writes.
+    #[error("{path} is damaged at byte {offset}: {what}")]
+    Damaged { path: PathBuf, offset: u64, what: String },
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    Entry {
+        index: u64,
+        payload: Bytes,
+    },
+    /// Entries above `last` are void (None: all).
+    Truncate {
+        last: Option<u64>,
+    },
+    /// Entries up to `upto` are given up; `state` is kept in their place.
+    Purge {
+        upto: u64,
+        state: Bytes,
+    },
+    Vote(Bytes),
+    Committed(Bytes),
+}
+
+/// What the log holds beside its entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub vote: Option<Bytes>,
+    pub committed: Option<Bytes>,
+    /// Index and state of the last purge.
+    pub purged: Option<(u64, Bytes)>,
+}
+
+/// Called once the records are on disk.
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+struct Request {
+    records: Vec<Record>,
+    done: Done,
+    /// Ends the writer after this request.
+    last: bool,
+}
+
+/// Where an entry's payload lies.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    segment: u64,
+    offset: u32,
+    len: u32,
+    crc: u32,
+}
+
+/// A segment that may hold entries that are still wanted.
+struct Segment {
+    file: Arc<File>,
+    path: PathBuf,
+    /// The highest entry index in it, void ones included.
+    last: Option<u64>,
+    size: u64,
+}
+
+/// What readers, the writer and the preparer of segments share.
+struct Shared {
+    dir: PathBuf,
+    index: Mutex<Index>,
+    /// Committed index that the next write takes along; not worth a write of its own.
+    committed: Mutex<Option<Bytes>>,
+    /// The writer cannot write for want of space and tries again.
+    stuck: AtomicBool,
+    /// Bytes that the current segment still takes.
+    room: AtomicU64,
+    /// The next segment is ready.
+    spare: AtomicBool,
+    /// Bytes that all segments take.
+    bytes: AtomicU64,
+    /// Bytes written since the log was opened.
+    written: AtomicU64,
+}
+
+/// Entries by index, and the state.
+#[derive(Default)]
+struct Index {
+    /// Index of the first position.
+    first: u64,
+    positions: VecDeque<Position>,
+    segments: VecDeque<(u64, Segment)>,
+    state: State,
+}
+
+/// The open log.
+pub struct Log {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Request>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Log {
+    /// Opens or makes the log in `dir`: checks every frame, cuts a torn tail off, and starts the writer.
+    ///
+    /// # Errors
+    /// `Damaged` if anything but the tail is not as it was written.
+    pub fn open(dir: &Path) -> Result<Self, LogError> {
+        let recovered = recover::recover(dir)?;
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            bytes: AtomicU64::new(recovered.index.segments.iter().map(|(_, segment)| segment.size).sum()),
+            index: Mutex::new(recovered.index),
+            committed: Mutex::new(None),
+            stuck: AtomicBool::new(false),
+            room: AtomicU64::new(0),
+            spare: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+        });
+        let writer = writer::Writer::new(shared.clone(), recovered.tail)
+            .and_then(|writer| std::thread::Builder::new().name("store-log".into()).spawn(move || writer.run(requests)))
+            .map_err(|source| LogError::Io { path: dir.to_owned(), source })?;
+        Ok(Self { shared, queue, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Queues records; `done` hears once they are on disk, in the order of queueing. Waits while the queue is full.
+    ///
+    /// # Errors
+    /// The log has been closed; `done` is not called.
+    pub async fn append(&self, records: Vec<Record>, done: Done) -> io::Result<()> {
+        let request = Request { records, done, last: false };
+        self.queue.send(request).await.map_err(|_| io::Error::other("the log is closed"))
+    }
+
+    /// Queues records and waits until they are on disk.
+    ///
+    /// # Errors
+    /// The records are not on disk.
+    pub async fn write(&self, records: Vec<Record>) -> io::Result<()> {
+        let (told, hears) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |result| {
+            // Whoever waited may have been cancelled; the records are on disk all the same.
+            let _ = told.send(result);
+        });
+        self.append(records, done).await?;
+        hears.await.map_err(|_| io::Error::other("the log is closed"))?
+    }
+
+    /// Leaves the committed index to be written along with the next records.
+    pub fn note_committed(&self, committed: Bytes) {
+        self.shared.index.lock().state.committed = Some(committed.clone());
+        *self.shared.committed.lock() = Some(committed);
+    }
+
+    /// Vote, committed index and purge state as last written or noted.
+    pub fn state(&self) -> State {
+        self.shared.index.lock().state.clone()
+    }
+
+    /// First and last index on disk; None: no entries.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        let index = self.shared.index.lock();
+        let len = index.positions.len() as u64;
+        (len > 0).then(|| (index.first, index.first + len - 1))
+    }
+
+    /// An entry's payload; None if the log does not hold it (any more).
+    ///
+    /// # Errors
+    /// The disk fails, or its bytes are not those that were written.
+    pub fn read(&self, index: u64) -> io::Result<Option<Bytes>> {
+        let (position, file) = {
+            let held = self.shared.index.lock();
+            let Some(position) = index.checked_sub(held.first).and_then(|at| held.positions.get(at as usize)).copied() else {
+                return Ok(None);
+            };
+            let Some(at) = held.segments.iter().position(|(id, _)| *id == position.segment) else { return Ok(None) };
+            (position, held.segments[at].1.file.clone())
+        };
+        let mut payload = vec![0; position.len as usize];
+        file.read_exact_at(&mut payload, u64::from(position.offset))?;
+        if crc32fast::hash(&payload) != position.crc {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("log entry {index} is damaged")));
+        }
+        Ok(Some(payload.into()))
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written since the log was opened.
+    pub fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing can be taken at present, if so: the disk is full, and what was set aside is used up.
+    pub fn refuses(&self) -> Option<&'static str> {
+        if self.shared.stuck.load(Ordering::Relaxed) {
+            return Some("the log waits for space");
+        }
+        if !self.shared.spare.load(Ordering::Relaxed) && self.shared.room.load(Ordering::Relaxed) < segment::RESERVE {
+            return Some("the log has no room set aside");
+        }
+        None
+    }
+
+    /// Writes what waits, then closes. Later appends fail.
+    pub async fn close(&self) {
+        let (told, hears) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |_| {
+            // The closer may have given up waiting.
+            let _ = told.send(());
+        });
+        if self.queue.send(Request { records: Vec::new(), done, last: true }).await.is_ok() {
+            // An error means that the writer ended without answering: closed either way.
+            let _ = hears.await;
+        }
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            // The thread has just said that it ends.
+            if tokio::task::spawn_blocking(move || writer.join()).await.is_err() {
+                tracing::warn!("the log's writer could not be joined");
+            }
+        }
+    }
+}

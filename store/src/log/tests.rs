@@ -1,0 +1,211 @@
+//! Torn tails are cut, damage is told, and what was acknowledged comes back.
+
+use super::*;
+use proptest::prelude::*;
+
+fn entry(index: u64, size: usize) -> Record {
+    Record::Entry { index, payload: vec![(index % 250) as u8 + 1; size].into() }
+}
+
+async fn write(log: &Log, records: Vec<Record>) {
+    log.write(records).await.unwrap();
+}
+
+fn indexes(log: &Log) -> Vec<u64> {
+    let Some((first, last)) = log.range() else { return vec![] };
+    (first..=last).filter(|index| log.read(*index).unwrap().is_some()).collect()
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| segment::number(path).is_some()).collect();
+    paths.sort();
+    paths
+}
+
+/// Where each frame of a segment begins, and where the last one ends.
+fn frames(path: &Path) -> Vec<usize> {
+    let bytes = std::fs::read(path).unwrap();
+    let mut starts = vec![0];
+    while let frame::Found::Frame { len, .. } = frame::look(&bytes[starts[starts.len() - 1]..]) {
+        starts.push(starts[starts.len() - 1] + len);
+    }
+    starts
+}
+
+fn patch(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A log of five frames, one entry each.
+async fn five(dir: &Path, size: usize) -> PathBuf {
+    let log = Log::open(dir).unwrap();
+    for index in 0..5 {
+        write(&log, vec![entry(index, size)]).await;
+    }
+    log.close().await;
+    segments(dir).remove(0)
+}
+
+#[tokio::test]
+async fn everything_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    write(&log, vec![Record::Vote("vote 1".into()), entry(0, 10), entry(1, 100)]).await;
+    write(&log, vec![entry(2, 0), entry(3, 70_000), Record::Vote("vote 2".into())]).await;
+    write(&log, vec![Record::Truncate { last: Some(1) }, entry(2, 5)]).await;
+    log.note_committed("two".into());
+    assert_eq!(log.state().committed, Some("two".into()));
+    log.close().await;
+    assert!(log.append(vec![entry(3, 1)], Box::new(|_| {})).await.is_err());
+
+    let log = Log::open(dir.path()).unwrap();
+    assert_eq!(log.range(), Some((0, 2)));
+    assert_eq!(log.read(2).unwrap().unwrap().len(), 5);
+    assert_eq!(log.read(1).unwrap().unwrap(), vec![2; 100]);
+    assert_eq!(log.read(3).unwrap(), None);
+    let state = State { vote: Some("vote 2".into()), committed: Some("two".into()), purged: None };
+    assert_eq!(log.state(), state);
+    log.close().await;
+}
+
+#[tokio::test]
+async fn segments_roll_and_purged_ones_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    write(&log, vec![Record::Vote("vote".into())]).await;
+    for index in 0..40 {
+        write(&log, vec![entry(index, 700_000)]).await;
+    }
+    let before = segments(dir.path()).len();
+    assert!(before >= 4, "{before} segments");
+    write(&log, vec![Record::Purge { upto: 30, state: "at 30".into() }]).await;
+    // One more write, so that the purge's own clean-up is behind us.
+    write(&log, vec![entry(40, 10)]).await;
+    assert!(segments(dir.path()).len() < before);
+    assert_eq!(indexes(&log), (31..=40).collect::<Vec<_>>());
+    log.close().await;
+    let log = Log::open(dir.path()).unwrap();
+    assert_eq!(indexes(&log), (31..=40).collect::<Vec<_>>());
+    assert_eq!(log.state().vote, Some("vote".into()));
+    assert_eq!(log.state().purged, Some((30, "at 30".into())));
+    write(&log, vec![Record::Purge { upto: 40, state: "at 40".into() }]).await;
+    log.close().await;
+    let log = Log::open(dir.path()).unwrap();
+    assert_eq!(log.range(), None);
+    write(&log, vec![entry(41, 10)]).await;
+    assert_eq!(log.range(), Some((41, 41)));
+    log.close().await;
+    std::fs::remove_file(&segments(dir.path())[0]).unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    for index in 0..30 {
+        write(&log, vec![entry(index, 700_000)]).await;
+    }
+    log.close().await;
+    let all = segments(dir.path());
+    std::fs::remove_file(&all[1]).unwrap();
+    assert!(matches!(Log::open(dir.path()), Err(LogError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_write_that_was_torn_is_cut_off() {
+    for size in [10, 3_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = five(dir.path(), size).await;
+        let starts = frames(&path);
+        let (start, end) = (starts[4], starts[5]);
+        // Whole sectors of the last frame never reached the disk.
+        patch(&path, |bytes| {
+            let cut = (start / frame::SECTOR + 1) * frame::SECTOR;
+            bytes[cut.min(end).max(start)..end].fill(0);
+            if cut >= end {
+                bytes[start..end].fill(0);
+            }
+        });
+        let log = Log::open(dir.path()).unwrap();
+        assert_eq!(indexes(&log), vec![0, 1, 2, 3], "size {size}");
+        write(&log, vec![entry(4, size), entry(5, size)]).await;
+        log.close().await;
+        let log = Log::open(dir.path()).unwrap();
+        assert_eq!(indexes(&log), vec![0, 1, 2, 3, 4, 5], "size {size}");
+        log.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_damage_wherever_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = five(dir.path(), 3_000).await;
+    let whole = std::fs::read(&path).unwrap();
+    let end = frames(&path)[5];
+    for at in (0..end).step_by(131) {
+        patch(&path, |bytes| {
+            bytes.copy_from_slice(&whole);
+            bytes[at] ^= 0x10;
+        });
+        let opened = Log::open(dir.path());
+        assert!(matches!(opened, Err(LogError::Damaged { .. })), "a flip at byte {at} of {end} went unnoticed");
+    }
+}
+
+#[tokio::test]
+async fn a_hole_before_good_frames_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = five(dir.path(), 3_000).await;
+    let starts = frames(&path);
+    patch(&path, |bytes| bytes[starts[2]..starts[3]].fill(0));
+    assert!(matches!(Log::open(dir.path()), Err(LogError::Damaged { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// A log of random writes, reopened at random moments, holds what a simple list does.
+    #[test]
+    fn it_is_a_list(steps in prop::collection::vec((0..6_u8, 1..200_u64, 0..30_000_usize), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let mut log = Log::open(dir.path()).unwrap();
+            let (mut first, mut list): (u64, Vec<usize>) = (0, vec![]);
+            for (kind, number, size) in steps {
+                let next = first + list.len() as u64;
+                match kind {
+                    0..=2 => {
+                        let count = number % 5 + 1;
+                        log.write((next..next + count).map(|index| entry(index, size)).collect()).await.unwrap();
+                        list.extend((0..count).map(|_| size));
+                    }
+                    3 if !list.is_empty() => {
+                        let keep = number as usize % list.len();
+                        list.truncate(keep);
+                        log.write(vec![Record::Truncate { last: (first + keep as u64).checked_sub(1) }]).await.unwrap();
+                    }
+                    4 if !list.is_empty() => {
+                        let gone = number as usize % list.len() + 1;
+                        list.drain(..gone);
+                        first += gone as u64;
+                        log.write(vec![Record::Purge { upto: first - 1, state: first.to_string().into() }]).await.unwrap();
+                    }
+                    _ => {
+                        log.close().await;
+                        log = Log::open(dir.path()).unwrap();
+                    }
+                }
+                let held: Vec<usize> = indexes(&log).into_iter().map(|index| log.read(index).unwrap().unwrap().len()).collect();
+                assert_eq!(held, list);
+                if !list.is_empty() {
+                    assert_eq!(log.range().unwrap().0, first);
+                }
+            }
+            log.close().await;
+        });
+    }
+}

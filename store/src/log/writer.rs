@@ -1,0 +1,295 @@
+//! The one thread that writes.
+
+use super::frame::{Builder, Payload};
+use super::recover::Tail;
+use super::{Done, Position, Record, Request, Segment, Shared, segment};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Bytes of records that one write takes together.
+const GROUP: usize = 4 << 20;
+/// Bytes of a frame's buffer that stay allocated between writes.
+const KEEP_BUFFER: usize = 256 << 10;
+/// How long to wait for space before looking again: a disk tells nobody when it has some.
+const RETRY_MS: u64 = 100;
+
+pub struct Writer {
+    shared: Arc<Shared>,
+    tail: Tail,
+    buffer: Vec<u8>,
+    preparer: std_mpsc::SyncSender<u64>,
+    prepared: std_mpsc::Receiver<io::Result<File>>,
+    /// The next segment, and whether one is being made.
+    spare: Option<File>,
+    preparing: bool,
+}
+
+impl Writer {
+    /// Makes the first segment if there is none, and starts the preparer of the next one.
+    pub fn new(shared: Arc<Shared>, tail: Option<Tail>) -> io::Result<Self> {
+        let fresh = tail.is_none();
+        let tail = match tail {
+            Some(tail) => tail,
+            None => first_segment(&shared)?,
+        };
+        let (preparer, wanted) = std_mpsc::sync_channel::<u64>(1);
+        let (ready, prepared) = std_mpsc::sync_channel(1);
+        let dir = shared.dir.clone();
+        std::thread::Builder::new().name("store-segment".into()).spawn(move || {
+            while let Ok(size) = wanted.recv() {
+                if ready.send(segment::prepare(&dir, size)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let mut writer = Self { shared, tail, buffer: Vec::new(), preparer, prepared, spare: None, preparing: false };
+        writer.publish();
+        if fresh || writer.tail.size - writer.tail.offset < segment::SIZE / 2 {
+            writer.ask_for_spare();
+        }
+        Ok(writer)
+    }
+
+    pub fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(request) = requests.blocking_recv() {
+            let mut last = request.last;
+            let mut size = size_of(&request);
+            let mut group = vec![request];
+            while size < GROUP && !last {
+                let Ok(request) = requests.try_recv() else { break };
+                size += size_of(&request);
+                last = request.last;
+                group.push(request);
+            }
+            self.write_group(group);
+            if last {
+                return;
+            }
+        }
+    }
+
+    fn write_group(&mut self, group: Vec<Request>) {
+        let mut waiting: Vec<Done> = Vec::with_capacity(group.len());
+        let mut records = Vec::new();
+        for request in group {
+            records.extend(request.records);
+            waiting.push(request.done);
+        }
+        let purges = records.iter().any(|record| matches!(record, Record::Purge { .. }));
+        if let Some(committed) = self.shared.committed.lock().take() {
+            records.push(Record::Committed(committed));
+        }
+        let result = self.write_records(&records);
+        if let Err(error) = &result {
+            tracing::error!(%error, "the log cannot be written");
+        }
+        for done in waiting {
+            done(result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string())));
+        }
+        if purges {
+            self.drop_purged();
+        }
+    }
+
+    /// Writes the records in as few frames as segments allow; each frame is synced before the next is begun.
+    fn write_records(&mut self, records: &[Record]) -> io::Result<()> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let room = (self.tail.size - self.tail.offset) as usize;
+            let mut frame = Builder::new(std::mem::take(&mut self.buffer));
+            let mut places = Vec::new();
+            while let Some((record, others)) = rest.split_first() {
+                let size = frame.len() + record_bound(record);
+                if size > room || (size > GROUP && !frame.is_empty()) {
+                    break;
+                }
+                places.push((record, frame.push(record)));
+                rest = others;
+            }
+            if frame.is_empty() {
+                self.buffer = frame.finish(0);
+                self.roll(record_bound(&rest[0]) as u64)?;
+                continue;
+            }
+            let bytes = frame.finish(self.tail.sequence);
+            self.write_frame(&bytes, &places)?;
+            self.buffer = bytes;
+            if self.buffer.capacity() > KEEP_BUFFER {
+                self.buffer = Vec::new();
+            }
+        }
+        Ok(())
+    }
+
+    fn write_frame(&mut self, bytes: &[u8], places: &[(&Record, Payload)]) -> io::Result<()> {
+        let offset = self.tail.offset;
+        self.until_space(|writer| {
+            writer.tail.file.write_all_at(bytes, offset)?;
+            writer.tail.file.sync_data()
+        })?;
+        self.tail.offset += bytes.len() as u64;
+        self.shared.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.tail.sequence += 1;
+        let mut index = self.shared.index.lock();
+        let mut last = None;
+        for (record, payload) in places {
+            let position = Position {
+                segment: self.tail.segment,
+                offset: (offset as usize + payload.offset) as u32,
+                len: payload.len as u32,
+                crc: payload.crc,
+            };
+            if let Record::Entry { index, .. } = record {
+                last = Some(*index);
+            }
+            // The committed index is in the state since it was noted; a newer one may be there by now.
+            if !matches!(record, Record::Committed(_)) {
+                index.take(record, position).map_err(io::Error::other)?;
+            }
+        }
+        if let Some((_, segment)) = index.segments.back_mut() {
+            segment.last = segment.last.max(last);
+        }
+        drop(index);
+        self.publish();
+        if self.tail.size - self.tail.offset < segment::SIZE / 2 {
+            self.ask_for_spare();
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next segment, which begins with the state, so that older ones may go.
+    fn roll(&mut self, least: u64) -> io::Result<()> {
+        let size = segment::SIZE.max(least + 2 * segment::RESERVE);
+        self.until_space(|writer| {
+            if size > segment::SIZE || !writer.take_spare(true) {
+                writer.spare = Some(segment::prepare(&writer.shared.dir, size)?);
+            }
+            Ok(())
+        })?;
+        let file = Arc::new(self.spare.take().expect("made above"));
+        let number = self.tail.sequence;
+        let path = segment::adopt(&self.shared.dir, number)?;
+        let size = file.metadata()?.len();
+        self.shared.bytes.fetch_add(size, Ordering::Relaxed);
+        let held = Segment { file: file.clone(), path, last: None, size };
+        let state = {
+            let mut index = self.shared.index.lock();
+            index.segments.push_back((number, held));
+            index.state.clone()
+        };
+        self.tail = Tail { segment: number, file, offset: 0, size, sequence: number };
+        let mut records = Vec::new();
+        records.extend(state.purged.map(|(upto, state)| Record::Purge { upto, state }));
+        records.extend(state.vote.map(Record::Vote));
+        records.extend(state.committed.map(Record::Committed));
+        if records.is_empty() {
+            self.publish();
+            return Ok(());
+        }
+        let mut frame = Builder::new(Vec::new());
+        let places: Vec<_> = records.iter().map(|record| (record, frame.push(record))).collect();
+        let bytes = frame.finish(number);
+        self.write_frame(&bytes, &places)
+    }
+
+    /// Tries until it is not for want of space that it fails. Nothing is acknowledged meanwhile, and whoever asks is told.
+    fn until_space(&mut self, mut attempt: impl FnMut(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        loop {
+            match attempt(self) {
+                Err(error) if no_space(&error) => {
+                    if !self.shared.stuck.swap(true, Ordering::Relaxed) {
+                        tracing::error!(%error, "the log waits for space in the data directory");
+                    }
+                    std::thread::park_timeout(Duration::from_millis(RETRY_MS));
+                }
+                result => {
+                    if self.shared.stuck.swap(false, Ordering::Relaxed) {
+                        tracing::info!("the log has space again");
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
+    fn ask_for_spare(&mut self) {
+        self.take_spare(false);
+        if self.spare.is_none() && !self.preparing && self.preparer.try_send(segment::SIZE).is_ok() {
+            self.preparing = true;
+        }
+    }
+
+    /// Takes the prepared segment if it is ready, or waits for it; false: there is none.
+    fn take_spare(&mut self, wait: bool) -> bool {
+        if self.spare.is_none() && self.preparing {
+            let made = if wait { self.prepared.recv().ok() } else { self.prepared.try_recv().ok() };
+            if let Some(made) = made {
+                self.preparing = false;
+                match made {
+                    Ok(file) => self.spare = Some(file),
+                    Err(error) => tracing::warn!(%error, "the log's next segment could not be prepared"),
+                }
+            }
+        }
+        self.shared.spare.store(self.spare.is_some() || self.preparing, Ordering::Relaxed);
+        self.spare.is_some()
+    }
+
+    fn publish(&self) {
+        self.shared.room.store(self.tail.size - self.tail.offset, Ordering::Relaxed);
+        self.shared.spare.store(self.spare.is_some() || self.preparing, Ordering::Relaxed);
+    }
+
+    /// Removes the segments of which nothing is wanted any more, oldest first: a gap would look like damage.
+    fn drop_purged(&mut self) {
+        loop {
+            let Some((path, size)) = ({
+                let index = self.shared.index.lock();
+                let (_, oldest) = &index.segments[0];
+                let wanted = index.segments.len() == 1 || oldest.last.is_some_and(|last| last >= index.first);
+                (!wanted).then(|| (oldest.path.clone(), oldest.size))
+            }) else {
+                return;
+            };
+            if let Err(error) = std::fs::remove_file(&path).and_then(|()| segment::sync_dir(&self.shared.dir)) {
+                tracing::warn!(path = %path.display(), %error, "a purged log segment cannot be removed; it will be tried again");
+                return;
+            }
+            self.shared.index.lock().segments.pop_front();
+            self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+    }
+}
+
+fn first_segment(shared: &Shared) -> io::Result<Tail> {
+    let file = Arc::new(segment::prepare(&shared.dir, segment::FIRST_SIZE)?);
+    let path = segment::adopt(&shared.dir, 1)?;
+    let size = segment::FIRST_SIZE;
+    shared.bytes.fetch_add(size, Ordering::Relaxed);
+    shared.index.lock().segments.push_back((1, Segment { file: file.clone(), path, last: None, size }));
+    Ok(Tail { segment: 1, file, offset: 0, size, sequence: 1 })
+}
+
+fn size_of(request: &Request) -> usize {
+    request.records.iter().map(record_bound).sum()
+}
+
+/// Bytes that a record takes at most.
+fn record_bound(record: &Record) -> usize {
+    32 + match record {
+        Record::Entry { payload: bytes, .. } | Record::Vote(bytes) | Record::Committed(bytes) | Record::Purge { state: bytes, .. } => {
+            bytes.len()
+        }
+        Record::Truncate { .. } => 0,
+    }
+}
+
+fn no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,49 @@
+//! Compaction: history is given up at once, its memory comes back in slices.
+
+use super::{Machine, RowKey};
+use crate::command::{Output, Revision};
+use crate::error::StoreError;
+
+impl Machine {
+    pub(super) fn compact(&mut self, revision: Revision) -> Result<Output, StoreError> {
+        if revision <= self.compacted {
+            return Err(StoreError::Compacted { compacted: self.compacted });
+        }
+        if revision > self.revision {
+            return Err(StoreError::Future { current: self.revision });
+        }
+        self.compacted = revision;
+        Ok(Output::Compacted)
+    }
+
+    /// Frees what compaction has made unreachable, looking at `budget` changes at most; true: more is left. Only keys
+    /// written since the last compaction can hold anything to free, so this costs by what changed, not by what is stored.
+    pub fn collect(&mut self, budget: usize) -> bool {
+        for _ in 0..budget {
+            let upto = self.collectable();
+            let Some(change) = self.changes.pop_front_if(|change| change.revision <= upto) else {
+                return false;
+            };
+            let Some(history) = self.keys.get_mut(&change.key) else { continue };
+            for version in history.trim(self.compacted) {
+                self.bytes -= (change.key.len() + version.value.as_ref().map_or(0, |value| value.len())) as u64;
+                self.removed.push(RowKey { revision: version.modified, sub: version.sub });
+            }
+            if history.is_empty() {
+                self.keys.remove(&change.key);
+            }
+        }
+        let upto = self.collectable();
+        self.changes.front().is_some_and(|change| change.revision <= upto)
+    }
+
+    /// A change leaves when compaction is past it and the checkpoint, which finds through it what to write, has it.
+    fn collectable(&self) -> Revision {
+        self.saved.min(self.compacted - 1)
+    }
+
+    /// Tells that the checkpoint holds everything up to this revision.
+    pub fn saved(&mut self, revision: Revision) {
+        self.saved = revision;
+    }
+}

@@ -1,0 +1,84 @@
+//! Consensus: the only module that names openraft.
+//!
+//! [`Node`] is a running replica: it proposes batches, tells when a read may be done, and knows who leads. May import:
+//! `codec`, `command`, `error`, `log`, `state`, `snapshot`.
+
+mod log_store;
+mod network;
+mod node;
+mod state_machine;
+
+use crate::codec;
+use crate::command::{Command, Output};
+use crate::error::StoreError;
+use bytes::Bytes;
+pub use node::{KEEP_ENTRIES, Node};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::fmt;
+use std::sync::Arc;
+
+openraft::declare_raft_types!(
+    /// What openraft is made of here: Raft as in the paper (one leader per term).
+    pub Types:
+        D = Batch,
+        R = Reply,
+        NodeId = u64,
+        Node = openraft::BasicNode,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+);
+
+type Entry = <Types as openraft::RaftTypeConfig>::Entry;
+type LogId = openraft::type_config::alias::LogIdOf<Types>;
+type Vote = openraft::type_config::alias::VoteOf<Types>;
+type Membership = openraft::type_config::alias::StoredMembershipOf<Types>;
+
+/// A command with its encoding, which is made once, by whoever asks.
+#[derive(Debug)]
+pub struct Item {
+    pub command: Command,
+    pub encoded: Bytes,
+}
+
+impl Item {
+    /// # Errors
+    /// `Failed` if it cannot be encoded.
+    pub fn new(command: Command) -> Result<Self, StoreError> {
+        let encoded = codec::encode(&command).map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(Self { command, encoded })
+    }
+}
+
+/// The content of one log entry: every command that was waiting.
+#[derive(Clone)]
+pub struct Batch(pub Arc<[Item]>);
+
+impl Serialize for Batch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|item| &item.encoded))
+    }
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let items = Vec::<Bytes>::deserialize(deserializer)?;
+        let decoded: Result<Vec<Item>, _> =
+            items.into_iter().map(|encoded| codec::decode(&encoded).map(|command| Item { command, encoded })).collect();
+        Ok(Self(decoded.map_err(D::Error::custom)?.into()))
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} commands", self.0.len())
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One answer for each command of a batch.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Reply(pub Vec<Result<Output, StoreError>>);

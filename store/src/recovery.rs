@@ -1,0 +1,74 @@
+//! From the files to a machine: which of checkpoint and snapshot a start begins with. What the log holds beyond it, Raft
+//! applies. May import: `checkpoint`, `engine`, `error`, `log`, `machine`, `snapshot`, `state`.
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::{EngineError, sled::SledPlace};
+use crate::error::OpenError;
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::snapshot::{Image, Snapshots};
+use crate::state::{Applied, State};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+
+/// # Errors
+/// `Damaged`: the log has been purged beyond what checkpoint and snapshot hold.
+pub fn recover(dir: &Path, log: &Log) -> Result<(State, Snapshots), OpenError> {
+    // Entries before this one are not in the log any more.
+    let begins = log.state().purged.map_or(0, |(upto, _)| upto + 1);
+    let mut checkpoint = Checkpoint::new(Box::new(SledPlace(dir.join("checkpoint"))));
+    let path = Snapshots::path(dir);
+    let image = Image::open(&path).unwrap_or_else(|error| {
+        tracing::error!(path = %path.display(), %error, "the snapshot cannot be read");
+        None
+    });
+    let (machine, applied) = match usable(&mut checkpoint, begins) {
+        Some(loaded) => loaded,
+        None => {
+            let loaded = from_image(image.as_ref(), begins)?;
+            if loaded.1 != Applied::default() {
+                checkpoint.distrust();
+            }
+            loaded
+        }
+    };
+    Ok((State::new(machine, applied), Snapshots::new(dir.to_owned(), checkpoint, image)))
+}
+
+/// The checkpoint's state, if the log goes on from it.
+fn usable(checkpoint: &mut Checkpoint, begins: u64) -> Option<(Machine, Applied)> {
+    // sled panics on some of the files that it cannot read.
+    let loaded = std::panic::catch_unwind(AssertUnwindSafe(|| checkpoint.load()))
+        .unwrap_or_else(|_| Err(EngineError::Damaged("its engine gave up on it".into())));
+    match loaded {
+        Ok(Some((machine, applied))) if applied.next >= begins => return Some((machine, applied)),
+        Ok(Some((_, applied))) => {
+            tracing::error!(
+                has = applied.next,
+                begins,
+                "the checkpoint is older than the log's beginning; making it anew from the snapshot"
+            );
+        }
+        Ok(None) => return None,
+        Err(error) => tracing::error!(%error, "the checkpoint cannot be used; making it anew from snapshot and log"),
+    }
+    checkpoint.distrust();
+    None
+}
+
+fn from_image(image: Option<&Image>, begins: u64) -> Result<(Machine, Applied), OpenError> {
+    let Some(image) = image else {
+        if begins == 0 {
+            return Ok((Machine::default(), Applied::default()));
+        }
+        return Err(OpenError::Damaged(format!(
+            "the log begins at entry {begins}, and neither checkpoint nor snapshot holds what was before"
+        )));
+    };
+    let applied = image.applied().clone();
+    if applied.next < begins {
+        return Err(OpenError::Damaged(format!("the log begins at entry {begins}, the snapshot ends before entry {}", applied.next)));
+    }
+    let machine = image.load().map_err(|error| OpenError::Damaged(format!("the snapshot cannot be used: {error}")))?;
+    Ok((machine, applied))
+}

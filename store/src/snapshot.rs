@@ -1,0 +1,234 @@
+//! Snapshots: a whole image of the store in one file, below which the log is purged. A broken checkpoint and a member that
+//! has fallen too far behind are brought up from it.
+//!
+//! The file: a magic, then records of length, checksum and bytes: the header, then key and value of every entry in key
+//! order, then an empty record. It is written beside the old one, synced, and renamed. May import: `checkpoint`, `codec`,
+//! `engine`, `machine`, `rows`, `state`.
+
+use crate::checkpoint::Checkpoint;
+use crate::codec;
+use crate::engine::EngineError;
+use crate::machine::Machine;
+use crate::rows::{Header, Loader};
+use crate::state::{Applied, State};
+use parking_lot::Mutex;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"orchdsn1";
+const NAME: &str = "snapshot";
+const BUFFER: usize = 128 << 10;
+/// Bytes of the largest record that a reader believes in.
+const RECORD: u32 = 64 << 20;
+
+/// A snapshot on disk.
+pub struct Image {
+    header: Header,
+    path: PathBuf,
+}
+
+impl Image {
+    pub fn applied(&self) -> &Applied {
+        &self.header.applied
+    }
+
+    /// Opens a snapshot that was written before, or received; None: there is no file.
+    ///
+    /// # Errors
+    /// It is not readable or no snapshot.
+    pub fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let header = read_header(&mut BufReader::new(file))?;
+        Ok(Some(Self { header, path: path.to_owned() }))
+    }
+
+    /// Makes the machine of it.
+    ///
+    /// # Errors
+    /// It is not readable, or not as it was written.
+    pub fn load(&self) -> io::Result<Machine> {
+        let mut reader = BufReader::with_capacity(BUFFER, File::open(&self.path)?);
+        let mut loader = Loader::new(read_header(&mut reader)?);
+        while let Some(key) = read_record(&mut reader)? {
+            let value = read_record(&mut reader)?.ok_or_else(|| damaged("a key without a value"))?;
+            loader.entry(&key, &value).map_err(damaged)?;
+        }
+        let (machine, _) = loader.finish().map_err(damaged)?;
+        Ok(machine)
+    }
+}
+
+fn damaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn read_header(reader: &mut impl Read) -> io::Result<Header> {
+    let mut magic = [0; 8];
+    reader.read_exact(&mut magic)?;
+    if &magic != MAGIC {
+        return Err(damaged("it does not begin as a snapshot does"));
+    }
+    let header = read_record(reader)?.ok_or_else(|| damaged("a snapshot without a header"))?;
+    Ok(codec::decode(&header)?)
+}
+
+fn read_record(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut head = [0; 8];
+    reader.read_exact(&mut head)?;
+    let [a, b, c, d, e, f, g, h] = head;
+    let (len, crc) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+    if len == 0 {
+        return Ok(None);
+    }
+    if len > RECORD {
+        return Err(damaged("a record of impossible length"));
+    }
+    let mut bytes = vec![0; len as usize];
+    reader.read_exact(&mut bytes)?;
+    if crc32fast::hash(&bytes) != crc {
+        return Err(damaged("a record's checksum is wrong"));
+    }
+    Ok(Some(bytes))
+}
+
+fn write_record(writer: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    writer.write_all(&(bytes.len() as u32).to_le_bytes())?;
+    writer.write_all(&crc32fast::hash(bytes).to_le_bytes())?;
+    writer.write_all(bytes)
+}
+
+/// Checkpoint and snapshot of a running store.
+pub struct Snapshots {
+    dir: PathBuf,
+    checkpoint: Mutex<Checkpoint>,
+    current: Mutex<Option<Arc<Image>>>,
+}
+
+impl Snapshots {
+    pub fn new(dir: PathBuf, checkpoint: Checkpoint, current: Option<Image>) -> Self {
+        Self { dir, checkpoint: Mutex::new(checkpoint), current: Mutex::new(current.map(Arc::new)) }
+    }
+
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join(NAME)
+    }
+
+    /// Brings the checkpoint up to what is applied.
+    ///
+    /// # Errors
+    /// It could not be written; the log still has everything.
+    pub fn save(&self, state: &State) -> Result<(), EngineError> {
+        self.checkpoint.lock().save(state)
+    }
+
+    /// Makes the checkpoint anew, which gives back what its engine has not.
+    ///
+    /// # Errors
+    /// As `save`.
+    pub fn rewrite(&self, state: &State) -> Result<(), EngineError> {
+        let mut checkpoint = self.checkpoint.lock();
+        checkpoint.distrust();
+        checkpoint.save(state)
+    }
+
+    /// Bytes of the checkpoint's files.
+    pub fn checkpoint_bytes(&self) -> u64 {
+        self.checkpoint.lock().bytes()
+    }
+
+    /// One past the last log index that the checkpoint has.
+    pub fn saved(&self) -> u64 {
+        self.checkpoint.lock().next()
+    }
+
+    /// Writes a snapshot of what is applied now. If the checkpoint that it is read from turns out to be wrong, that is
+    /// made anew from memory first.
+    ///
+    /// # Errors
+    /// It could not be written; the one before stands.
+    pub fn build(&self, state: &State) -> io::Result<Arc<Image>> {
+        let mut checkpoint = self.checkpoint.lock();
+        let failed = |error: EngineError| match error {
+            EngineError::Io(error) => error,
+            other => io::Error::other(other),
+        };
+        checkpoint.save(state).map_err(failed)?;
+        let header = match self.write(&mut checkpoint) {
+            Err(EngineError::Damaged(what)) => {
+                tracing::error!(%what, "the checkpoint is damaged; making it anew from memory");
+                checkpoint.distrust();
+                checkpoint.save(state).map_err(failed)?;
+                self.write(&mut checkpoint)
+            }
+            written => written,
+        };
+        let header = header.inspect_err(|_| self.discard()).map_err(failed)?;
+        let image = Arc::new(Image { header, path: Self::path(&self.dir) });
+        *self.current.lock() = Some(image.clone());
+        Ok(image)
+    }
+
+    fn half(&self) -> PathBuf {
+        self.dir.join("snapshot.new")
+    }
+
+    /// What there is of a snapshot that could not be finished only takes space.
+    fn discard(&self) {
+        if let Err(error) = std::fs::remove_file(self.half())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "half a snapshot cannot be removed");
+        }
+    }
+
+    fn write(&self, checkpoint: &mut Checkpoint) -> Result<Header, EngineError> {
+        let half = self.half();
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+        let mut writer = BufWriter::with_capacity(BUFFER, file);
+        writer.write_all(MAGIC)?;
+        write_record(&mut writer, &codec::encode(checkpoint.header())?)?;
+        let header = checkpoint.entries(&mut |key, value| {
+            write_record(&mut writer, key)?;
+            Ok(write_record(&mut writer, &value)?)
+        })?;
+        writer.write_all(&[0; 8])?;
+        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        std::fs::rename(&half, Self::path(&self.dir))?;
+        File::open(&self.dir)?.sync_all()?;
+        Ok(header)
+    }
+
+    /// Lets the checkpoint's files go.
+    pub fn close(&self) {
+        self.checkpoint.lock().close();
+    }
+
+    pub fn current(&self) -> Option<Arc<Image>> {
+        self.current.lock().clone()
+    }
+
+    /// Puts a received image in the place of this member's state.
+    ///
+    /// # Errors
+    /// The image is not readable; the state is as before.
+    pub fn install(&self, state: &State, image: &Image) -> io::Result<()> {
+        let machine = image.load()?;
+        let mut checkpoint = self.checkpoint.lock();
+        let path = Self::path(&self.dir);
+        if image.path != path {
+            std::fs::rename(&image.path, &path)?;
+            File::open(&self.dir)?.sync_all()?;
+        }
+        checkpoint.distrust();
+        state.replace(machine, image.header.applied.clone());
+        *self.current.lock() = Some(Arc::new(Image { header: image.header.clone(), path }));
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! The store as a whole, through its handle.
+
+mod basic;
+mod crash;
+mod history;
+mod leases;
+mod recovery;
+mod space;
+mod watching;
+
+use crate::{KeyRange, Op, Options, RangeRequest, Store, Txn};
+
+pub async fn open(dir: &std::path::Path) -> Store {
+    Store::open(Options { dir: dir.to_owned(), quota_bytes: 0 }).await.unwrap()
+}
+
+pub fn put(key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> Txn {
+    Txn { success: vec![Op::put(key, value)], ..Txn::default() }
+}
+
+pub fn get(key: &str) -> RangeRequest {
+    RangeRequest::new(KeyRange::key(key.to_owned()))
+}
+
+pub fn all() -> RangeRequest {
+    RangeRequest::new(KeyRange::prefix(""))
+}
+
+/// Many writes at once: keys `prefix` and a number, each with its number as its value.
+pub async fn fill(store: &Store, prefix: &str, count: usize) {
+    let writes = (0..count).map(|at| store.txn(put(format!("{prefix}{at:06}"), at.to_string())));
+    for done in futures::future::join_all(writes).await {
+        done.unwrap();
+    }
+}

@@ -1,0 +1,386 @@
+//! Watches: every change of a range from a revision on, in order, without gaps, whole revisions only.
+//!
+//! A watcher that keeps up is fed from one dispatcher through a bounded buffer. One that does not, or that begins in the
+//! past, reads the machine's history until it has caught up; nothing grows for it. May import: `command`, `error`,
+//! `machine`, `state`.
+
+use crate::command::{KeyRange, KeyValue, Revision};
+use crate::error::StoreError;
+use crate::machine::{Change, Machine};
+use crate::state::State;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Changes looked at while the machine's lock is held.
+const SLICE: usize = 1024;
+/// Events that wait for a watcher before it has to read history.
+const BUFFER: usize = 1024;
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchEvent {
+    Put {
+        kv: KeyValue,
+        prev: Option<KeyValue>,
+    },
+    /// `key` and `mod_revision` (that of the deletion) are what counts; `prev` is the key's last state.
+    Delete {
+        key: Bytes,
+        mod_revision: Revision,
+        prev: Option<KeyValue>,
+    },
+}
+
+impl WatchEvent {
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { kv, .. } => &kv.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
+    fn of(machine: &Machine, change: &Change) -> Option<Self> {
+        let (version, before) = machine.version(change)?;
+        let prev = before.map(|before| before.kv(&change.key));
+        Some(match version.value {
+            Some(_) => Self::Put { kv: version.kv(&change.key), prev },
+            None => Self::Delete { key: change.key.clone(), mod_revision: change.revision, prev },
+        })
+    }
+}
+
+/// Everything that happened to the watched keys at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchBatch {
+    pub revision: Revision,
+    pub events: Arc<[WatchEvent]>,
+}
+
+/// A stretch of history, read under one lock.
+struct Stretch {
+    batches: Vec<WatchBatch>,
+    /// Where the next one begins.
+    next: Revision,
+}
+
+/// Changes of a range from `next` on, about `SLICE` changes of it, whole revisions.
+fn stretch(machine: &Machine, range: Option<&KeyRange>, next: Revision) -> Result<Stretch, StoreError> {
+    if next < machine.compacted() {
+        return Err(StoreError::Compacted { compacted: machine.compacted() });
+    }
+    let mut batches = Vec::new();
+    let mut events = Vec::new();
+    let mut at = next;
+    for (seen, change) in machine.changes_from(next).enumerate() {
+        if change.revision != at {
+            close_batch(&mut batches, at, &mut events);
+            if seen >= SLICE {
+                return Ok(Stretch { batches, next: change.revision });
+            }
+            at = change.revision;
+        }
+        if range.is_none_or(|range| range.contains(&change.key)) {
+            events.extend(WatchEvent::of(machine, change));
+        }
+    }
+    close_batch(&mut batches, at, &mut events);
+    Ok(Stretch { batches, next: next.max(machine.revision() + 1) })
+}
+
+fn close_batch(batches: &mut Vec<WatchBatch>, revision: Revision, events: &mut Vec<WatchEvent>) {
+    if !events.is_empty() {
+        batches.push(WatchBatch { revision, events: std::mem::take(events).into() });
+    }
+}
+
+/// What a caught-up watcher is fed through.
+struct Feed {
+    id: u64,
+    range: KeyRange,
+    /// Earlier revisions are not its business.
+    from: Revision,
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: VecDeque<WatchBatch>,
+    events: usize,
+    /// The buffer was full: go on in history from here.
+    behind: Option<Revision>,
+    closed: bool,
+}
+
+/// What a live watcher finds.
+enum Taken {
+    Batch(WatchBatch),
+    Nothing,
+    /// Its buffer was full: it goes on in history.
+    Behind(Revision),
+    Closed,
+}
+
+impl Feed {
+    fn take(&self) -> Taken {
+        let mut queue = self.queue.lock();
+        if let Some(batch) = queue.batches.pop_front() {
+            queue.events -= batch.events.len();
+            return Taken::Batch(batch);
+        }
+        match queue.behind {
+            _ if queue.closed => Taken::Closed,
+            Some(behind) => Taken::Behind(behind.max(self.from)),
+            None => Taken::Nothing,
+        }
+    }
+
+    /// False: it does not keep up, and is not fed any more.
+    fn offer(&self, batch: &WatchBatch) -> bool {
+        if batch.revision < self.from {
+            return true;
+        }
+        let batch = if batch.events.iter().all(|event| self.range.contains(event.key())) {
+            batch.clone()
+        } else {
+            let events: Vec<_> = batch.events.iter().filter(|event| self.range.contains(event.key())).cloned().collect();
+            if events.is_empty() {
+                return true;
+            }
+            WatchBatch { revision: batch.revision, events: events.into() }
+        };
+        let mut queue = self.queue.lock();
+        let kept = queue.events == 0 || queue.events + batch.events.len() <= BUFFER;
+        if kept {
+            queue.events += batch.events.len();
+            queue.batches.push_back(batch);
+        } else {
+            queue.behind = Some(batch.revision);
+        }
+        drop(queue);
+        self.wake.notify_one();
+        kept
+    }
+}
+
+/// Caught-up watchers: those of one key by key, the others in a list.
+#[derive(Default)]
+struct Feeds {
+    /// Every revision up to this one has been handed out.
+    dispatched: Revision,
+    next_id: u64,
+    keys: HashMap<Bytes, Vec<Arc<Feed>>>,
+    ranges: Vec<Arc<Feed>>,
+    closed: bool,
+}
+
+impl Feeds {
+    fn offer(&mut self, batch: &WatchBatch) {
+        self.ranges.retain(|feed| feed.offer(batch));
+        if self.keys.is_empty() {
+            return;
+        }
+        let mut offered: Vec<u64> = Vec::new();
+        for event in batch.events.iter() {
+            let Some(feeds) = self.keys.get_mut(event.key()) else { continue };
+            feeds.retain(|feed| {
+                if offered.contains(&feed.id) {
+                    return true;
+                }
+                offered.push(feed.id);
+                feed.offer(batch)
+            });
+            if feeds.is_empty() {
+                self.keys.remove(event.key());
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Feed>> {
+        self.ranges.iter().chain(self.keys.values().flatten())
+    }
+
+    fn remove(&mut self, feed: &Feed) {
+        if feed.range.end.is_some() {
+            self.ranges.retain(|held| held.id != feed.id);
+        } else if let Some(feeds) = self.keys.get_mut(&feed.range.start) {
+            feeds.retain(|held| held.id != feed.id);
+            if feeds.is_empty() {
+                self.keys.remove(&feed.range.start);
+            }
+        }
+    }
+}
+
+/// Hands changes out to watchers.
+pub struct Hub {
+    state: Arc<State>,
+    feeds: Mutex<Feeds>,
+}
+
+impl Hub {
+    /// Starts the dispatcher; it ends with `close`.
+    pub fn start(state: Arc<State>) -> Arc<Self> {
+        let progress = state.progress();
+        let feeds = Feeds { dispatched: state.revision(), ..Feeds::default() };
+        let hub = Arc::new(Self { state, feeds: Mutex::new(feeds) });
+        tokio::spawn(dispatch(Arc::downgrade(&hub), progress));
+        hub
+    }
+
+    /// Opens a watch; `start` 0: from now on.
+    ///
+    /// # Errors
+    /// `Compacted` if history does not reach back to `start`; `Closed`.
+    pub fn watch(self: &Arc<Self>, range: KeyRange, start: Revision) -> Result<Watcher, StoreError> {
+        let next = if start > 0 { start } else { self.state.revision() + 1 };
+        let compacted = self.state.compacted();
+        if next < compacted {
+            return Err(StoreError::Compacted { compacted });
+        }
+        let mut watcher = Watcher { hub: self.clone(), range, mode: Mode::History(next), ready: VecDeque::new() };
+        watcher.join()?;
+        Ok(watcher)
+    }
+
+    /// Ends every watch.
+    pub fn close(&self) {
+        let mut feeds = self.feeds.lock();
+        feeds.closed = true;
+        for feed in feeds.all() {
+            feed.queue.lock().closed = true;
+            feed.wake.notify_one();
+        }
+    }
+
+    /// Hands out what has happened since; true: there is more.
+    fn dispatch(&self) -> bool {
+        let next = {
+            let mut feeds = self.feeds.lock();
+            if feeds.ranges.is_empty() && feeds.keys.is_empty() {
+                // Whoever joins later reads history up to here.
+                feeds.dispatched = feeds.dispatched.max(self.state.revision());
+                return false;
+            }
+            feeds.dispatched + 1
+        };
+        let found = self.state.read(|machine| stretch(machine, None, next));
+        let mut feeds = self.feeds.lock();
+        match found {
+            Ok(stretch) => {
+                for batch in &stretch.batches {
+                    feeds.offer(batch);
+                }
+                feeds.dispatched = stretch.next - 1;
+            }
+            Err(_) => {
+                // Compaction was faster: let each find out by itself what that means for it.
+                for feed in feeds.all() {
+                    feed.queue.lock().behind = Some(next);
+                    feed.wake.notify_one();
+                }
+                feeds.ranges.clear();
+                feeds.keys.clear();
+                feeds.dispatched = self.state.revision();
+            }
+        }
+        feeds.dispatched < self.state.revision()
+    }
+}
+
+async fn dispatch(hub: std::sync::Weak<Hub>, mut progress: tokio::sync::watch::Receiver<Revision>) {
+    while progress.changed().await.is_ok() {
+        loop {
+            let Some(hub) = hub.upgrade() else { return };
+            if hub.feeds.lock().closed {
+                return;
+            }
+            if !hub.dispatch() {
+                break;
+            }
+            drop(hub);
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// An open watch; dropping it ends it.
+pub struct Watcher {
+    hub: Arc<Hub>,
+    range: KeyRange,
+    mode: Mode,
+    ready: VecDeque<WatchBatch>,
+}
+
+enum Mode {
+    /// Reading history, from this revision on.
+    History(Revision),
+    Live(Arc<Feed>),
+}
+
+impl Watcher {
+    /// The next revision that touched the watched keys. Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// `Compacted` if the watch fell behind what is retained; `Closed` at shutdown.
+    pub async fn next(&mut self) -> Result<WatchBatch, StoreError> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(batch);
+            }
+            self.join()?;
+            match &mut self.mode {
+                Mode::History(next) => {
+                    let found = self.hub.state.read(|machine| stretch(machine, Some(&self.range), *next))?;
+                    *next = found.next;
+                    self.ready.extend(found.batches);
+                    tokio::task::consume_budget().await;
+                }
+                Mode::Live(feed) => match feed.take() {
+                    Taken::Batch(batch) => return Ok(batch),
+                    Taken::Closed => return Err(StoreError::Closed),
+                    Taken::Behind(from) => self.mode = Mode::History(from),
+                    Taken::Nothing => feed.wake.notified().await,
+                },
+            }
+        }
+    }
+
+    /// Goes live if history is read to its end.
+    fn join(&mut self) -> Result<(), StoreError> {
+        let Mode::History(next) = self.mode else { return Ok(()) };
+        let mut feeds = self.hub.feeds.lock();
+        if feeds.closed {
+            return Err(StoreError::Closed);
+        }
+        if next <= feeds.dispatched {
+            return Ok(());
+        }
+        feeds.next_id += 1;
+        let feed = Arc::new(Feed {
+            id: feeds.next_id,
+            range: self.range.clone(),
+            from: next,
+            queue: Mutex::new(Queue::default()),
+            wake: Notify::new(),
+        });
+        if feed.range.end.is_some() {
+            feeds.ranges.push(feed.clone());
+        } else {
+            feeds.keys.entry(feed.range.start.clone()).or_default().push(feed.clone());
+        }
+        self.mode = Mode::Live(feed);
+        Ok(())
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Mode::Live(feed) = &self.mode {
+            self.hub.feeds.lock().remove(feed);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The real binary, as its users run it: the demo, kubectl, faults, bad input. Needs root; each cluster has a network
+//! namespace of its own.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod demo;
+mod faults;
+mod kubectl;
