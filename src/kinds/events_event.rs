@@ -157,10 +157,10 @@ fn as_core(event: &api::Event) -> core::Event {
         related: event.related.clone(),
         reporting_component: event.reporting_controller.clone(),
         reporting_instance: event.reporting_instance.clone(),
-        series: event.series.as_ref().map(|s| core::EventSeries {
-            count: Some(s.count),
-            last_observed_time: Some(s.last_observed_time.clone()),
-        }),
+        series: event
+            .series
+            .as_ref()
+            .map(|s| core::EventSeries { count: Some(s.count), last_observed_time: Some(s.last_observed_time.clone()) }),
         source: event.deprecated_source.clone(),
         type_: event.type_.clone(),
     }

@@ -48,8 +48,7 @@ impl Kind for Lease {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[table::NAME, table::text("Holder", "The identity of the holder of a current lease.", 0), table::AGE];
+        const COLUMNS: &[Column] = &[table::NAME, table::text("Holder", "The identity of the holder of a current lease.", 0), table::AGE];
         COLUMNS
     }
 
