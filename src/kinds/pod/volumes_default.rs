@@ -41,6 +41,7 @@ pub fn volume(volume: &mut Volume) {
         fill::text(&mut v.pull_policy, policy);
     }
     if let Some(template) = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut()) {
+        template.metadata.get_or_insert_default();
         fill::or(&mut template.spec.volume_mode, "Filesystem".into());
     }
     network_volume(volume);

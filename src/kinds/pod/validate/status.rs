@@ -103,14 +103,15 @@ fn addresses(path: &FieldPath, status: &PodStatus, errors: &mut FieldErrors) {
     if let Some(first) = host_ips.first().filter(|ip| **ip != str_of(&status.host_ip)) {
         errors.invalid(&path.child("hostIPs").index(0).child("ip"), *first, "must be equal to `hostIP`");
     }
-    for (field, ips) in [("podIPs", pod_ips), ("hostIPs", host_ips)] {
+    let (pod_list, host_list) = (check::json_of(&status.pod_ips), check::json_of(&status.host_ips));
+    for (field, ips, list) in [("podIPs", pod_ips, pod_list), ("hostIPs", host_ips, host_list)] {
         let at = path.child(field);
         for (i, ip) in ips.iter().enumerate() {
             address::ip(&at.index(i), ip, errors);
         }
         let same_family = matches!(ips.as_slice(), [a, b] if a.contains(':') == b.contains(':'));
         if ips.len() > 2 || same_family {
-            errors.invalid(&at, check::json_of(&ips), "may specify no more than one IP for each IP family");
+            errors.invalid(&at, list, "may specify no more than one IP for each IP family");
         }
     }
 }

@@ -237,8 +237,8 @@ pub fn resize(new: &Pod, old: &Pod, errors: &mut FieldErrors) {
                 continue;
             }
             resized(&path.child(name).index(i).child("resources"), n, o, errors);
-            let whole = Container { resources: without_compute(n), resize_policy: None, ..n.clone() };
-            if whole != (Container { resources: without_compute(o), resize_policy: None, ..o.clone() }) {
+            let whole = Container { resources: without_compute(n), ..n.clone() };
+            if whole != (Container { resources: without_compute(o), ..o.clone() }) {
                 let of = if sidecar { " for sidecar containers" } else { "" };
                 errors.forbidden(&path, format!("only cpu and memory resources{of} are mutable"));
             }
