@@ -88,7 +88,7 @@ impl Worker {
         let (runtime, events) = Runtime::open(runtime_options).await.map_err(|e| CliError::new("cannot start the runtime", e))?;
         let images = runtime.images().clone();
         let carried = images.clone();
-        let carried = tokio::task::spawn_blocking(move || carried.ensure_builtin(BUILTIN_IMAGE, &exe, &[HELLO_VERB]));
+        let carried = tokio::task::spawn_blocking(move || carried.ensure_builtin(BUILTIN_IMAGE, &exe, &["/orchd".to_owned(), HELLO_VERB.to_owned()]));
         let dirs = options.places.dirs();
         let containers: Arc<dyn Containers> = Arc::new(runtime);
         let live = node::live_pods(&*containers, &dirs).await.map_err(|e| CliError::new("cannot find the pods that run", e))?;

@@ -36,6 +36,11 @@ impl Kind for EventsEvent {
     };
     const STORAGE: Storage = Storage::ViewOf { group: "", plural: "events" };
 
+    fn default(object: &mut api::Event) {
+        object.deprecated_source.get_or_insert_default();
+        object.regarding.get_or_insert_default();
+    }
+
     fn validate(object: &api::Event, errors: &mut FieldErrors) {
         event::validate(&as_core(object), "reportingController", errors);
     }

@@ -87,7 +87,11 @@ impl ServiceProxy {
     pub fn start(client: &Arc<dyn Client>, services: Cache, options: NetworkOptions, node_name: &str) -> Result<Self, NetworkError> {
         let (done, synced) = watch::channel(false);
         let stop = CancellationToken::new();
-        let follower = Follower { options: options.clone(), proxy: Some(Proxy::open(options.clone())?), inputs: Inputs::new(client, services, node_name) };
+        let follower = Follower {
+            options: options.clone(),
+            proxy: Some(Proxy::open(options.clone())?),
+            inputs: Inputs::new(client, services, node_name),
+        };
         let task = tokio::spawn(follower.run(stop.clone(), done));
         Ok(Self { options, stop, synced, task })
     }

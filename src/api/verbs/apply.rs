@@ -112,6 +112,22 @@ fn configuration(target: &Target, json: &Bytes, options: &WriteOptions) -> Resul
     Ok((config, twice))
 }
 
+/// An apply that changes nothing once defaults are filled in and quantities are written as the server writes them has not
+/// happened: its time does not count.
+fn settled(new: Box<dyn AnyObject>, old: &Object) -> Box<dyn AnyObject> {
+    let timeless = |object: &dyn AnyObject| {
+        let mut fields = object.meta().managed_fields.clone().unwrap_or_default();
+        fields.iter_mut().for_each(|f| f.time = None);
+        fields
+    };
+    if timeless(&*new) != timeless(old.any()) {
+        return new;
+    }
+    let mut quiet = new.clone_box();
+    quiet.meta_mut().managed_fields.clone_from(&old.meta().managed_fields);
+    if quiet.equals(old.any()) { quiet } else { new }
+}
+
 /// Notes in the new object's managedFields what `options.field_manager` changed, if the object is tracked.
 pub(super) fn track(
     target: &Target,
@@ -120,8 +136,11 @@ pub(super) fn track(
     old: &Object,
     now: Timestamp,
 ) -> Result<Box<dyn AnyObject>, Status> {
+    if options.applies {
+        return Ok(settled(new, old));
+    }
     let tracked = new.meta().managed_fields.as_ref().is_some_and(|f| !f.is_empty());
-    if options.applies || !tracked || new.equals(old.any()) {
+    if !tracked || new.equals(old.any()) {
         return Ok(new);
     }
     let before: Value = serde_json::from_slice(old.json()).map_err(Status::internal)?;

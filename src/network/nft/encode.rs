@@ -29,7 +29,7 @@ pub struct Encoded {
 
 /// Encodes changes between a begin and an end of a batch.
 pub fn transaction(table: &str, changes: &[Change]) -> Encoded {
-    let mut writer = Writer { table, messages: vec![boundary(libc::NFNL_MSG_BATCH_BEGIN as u16)], anonymous: 0 };
+    let mut writer = Writer { table, messages: vec![boundary(libc::NFNL_MSG_BATCH_BEGIN as u16)], sets: 0 };
     let mut origin = vec![usize::MAX];
     for (index, change) in changes.iter().enumerate() {
         writer.change(change);
@@ -49,8 +49,8 @@ fn boundary(kind: u16) -> Message {
 struct Writer<'a> {
     table: &'a str,
     messages: Vec<Message>,
-    /// Anonymous sets so far: each is known within the transaction by its number.
-    anonymous: u32,
+    /// Sets made so far: the kernel wants each to have a number of its own within the transaction.
+    sets: u32,
 }
 
 impl Writer<'_> {
@@ -79,10 +79,10 @@ impl Writer<'_> {
             Change::DeleteSet { name } => self.named(libc::NFT_MSG_DELSET, 0, 2, name),
             Change::AddElements { set, elements } => {
                 let elements = elements.iter().map(|(key, verdict)| (key, verdict.as_ref()));
-                self.elements(libc::NFT_MSG_NEWSETELEM, CREATE, set, None, elements);
+                self.elements(libc::NFT_MSG_NEWSETELEM, CREATE, set, elements);
             }
             Change::DeleteElements { set, keys } => {
-                self.elements(libc::NFT_MSG_DELSETELEM, 0, set, None, keys.iter().map(|key| (key, None)));
+                self.elements(libc::NFT_MSG_DELSETELEM, 0, set, keys.iter().map(|key| (key, None)));
             }
         }
     }
@@ -103,62 +103,40 @@ impl Writer<'_> {
     fn add_set(&mut self, name: &str, set: &Set) {
         let mut message = self.message(libc::NFT_MSG_NEWSET, CREATE);
         let (kind, len) = key_type(set.key);
-        let flags = match set.kind {
+        let flags = match &set.kind {
             SetKind::Plain => 0,
             SetKind::VerdictMap => libc::NFT_SET_MAP,
+            SetKind::Numbered(_) => libc::NFT_SET_MAP | libc::NFT_SET_CONSTANT,
             SetKind::Dynamic { .. } => libc::NFT_SET_TIMEOUT | libc::NFT_SET_EVAL,
         };
         message.attribute_str(2, name);
         message.attribute_u32(3, flags as u32);
         message.attribute_u32(4, kind);
         message.attribute_u32(5, len);
-        if set.kind == SetKind::VerdictMap {
+        if matches!(set.kind, SetKind::VerdictMap | SetKind::Numbered(_)) {
             message.attribute_u32(6, DATA_VERDICT);
             message.attribute_u32(7, 0);
         }
-        // The kernel wants a number for sets too that have a name.
-        self.anonymous += 1;
-        message.attribute_u32(10, self.anonymous);
+        if let SetKind::Numbered(verdicts) = &set.kind {
+            message.nest(9, |m| m.attribute_u32(1, verdicts.len() as u32));
+        }
+        self.sets += 1;
+        message.attribute_u32(10, self.sets);
         if let SetKind::Dynamic { timeout_ms } = set.kind {
             message.attribute_u64(11, timeout_ms);
         }
         self.messages.push(message);
+        if let SetKind::Numbered(verdicts) = &set.kind {
+            let keys: Vec<Key> = (0..verdicts.len() as u32).map(|number| number.to_ne_bytes().to_vec()).collect();
+            self.elements(libc::NFT_MSG_NEWSETELEM, CREATE, name, keys.iter().zip(verdicts.iter().map(Some)));
+        }
     }
 
-    /// A constant map of one rule, from 0, 1, 2… to verdicts; returns its number.
-    fn add_numbered(&mut self, verdicts: &[Verdict]) -> u32 {
-        self.anonymous += 1;
-        let id = self.anonymous;
-        let mut message = self.message(libc::NFT_MSG_NEWSET, CREATE);
-        message.attribute_str(2, NUMBERED);
-        message.attribute_u32(3, (libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT | libc::NFT_SET_MAP) as u32);
-        message.attribute_u32(4, TYPE_INTEGER);
-        message.attribute_u32(5, 4);
-        message.attribute_u32(6, DATA_VERDICT);
-        message.attribute_u32(7, 0);
-        message.nest(9, |m| m.attribute_u32(1, verdicts.len() as u32));
-        message.attribute_u32(10, id);
-        self.messages.push(message);
-        let keys: Vec<Key> = (0..verdicts.len() as u32).map(|n| n.to_ne_bytes().to_vec()).collect();
-        self.elements(libc::NFT_MSG_NEWSETELEM, CREATE, NUMBERED, Some(id), keys.iter().zip(verdicts.iter().map(Some)));
-        id
-    }
-
-    fn elements<'e>(
-        &mut self,
-        kind: libc::c_int,
-        flags: u16,
-        set: &str,
-        id: Option<u32>,
-        elements: impl Iterator<Item = (&'e Key, Option<&'e Verdict>)>,
-    ) {
+    fn elements<'e>(&mut self, kind: libc::c_int, flags: u16, set: &str, elements: impl Iterator<Item = (&'e Key, Option<&'e Verdict>)>) {
         let mut elements = elements.peekable();
         while elements.peek().is_some() {
             let mut message = self.message(kind, flags);
             message.attribute_str(2, set);
-            if let Some(id) = id {
-                message.attribute_u32(4, id);
-            }
             message.nest(3, |list| {
                 while list.len() < LIST_BYTES
                     && let Some((key, verdict)) = elements.next()
@@ -176,24 +154,16 @@ impl Writer<'_> {
     }
 
     fn add_rule(&mut self, chain: &str, rule: &Rule) {
-        let numbered: Vec<Option<u32>> = rule
-            .0
-            .iter()
-            .map(|e| if let Expression::NumberedVerdicts { verdicts, .. } = e { Some(self.add_numbered(verdicts)) } else { None })
-            .collect();
         let mut message = self.message(libc::NFT_MSG_NEWRULE, CREATE_APPEND);
         message.attribute_str(2, chain);
         message.nest(4, |list| {
-            for (expression, id) in rule.0.iter().zip(numbered) {
-                list.nest(LIST_ELEMENT, |m| write_expression(m, expression, id));
+            for expression in &rule.0 {
+                list.nest(LIST_ELEMENT, |m| write_expression(m, expression));
             }
         });
         self.messages.push(message);
     }
 }
-
-/// The kernel puts a number of its own in place of %d.
-const NUMBERED: &str = "__map%d";
 
 fn hook_number(hook: HookPoint) -> u32 {
     let number = match hook {
@@ -211,6 +181,7 @@ fn key_type(key: KeyType) -> (u32, u32) {
     match key {
         KeyType::Address => (TYPE_ADDRESS, 4),
         KeyType::ProtocolPort => (protocol_port, 8),
+        KeyType::Number => (TYPE_INTEGER, 4),
         KeyType::AddressProtocolPort => (TYPE_ADDRESS << (2 * TYPE_BITS) | protocol_port, 12),
     }
 }
@@ -230,7 +201,7 @@ fn write_verdict(message: &mut Message, verdict: &Verdict) {
     });
 }
 
-fn write_expression(message: &mut Message, expression: &Expression, id: Option<u32>) {
+fn write_expression(message: &mut Message, expression: &Expression) {
     let mut write = |name: &str, fill: &dyn Fn(&mut Message)| {
         message.attribute_str(1, name);
         message.nest(2, fill);
@@ -269,8 +240,10 @@ fn write_expression(message: &mut Message, expression: &Expression, id: Option<u
             m.attribute_str(1, set);
             m.attribute_u32(2, register(key));
         }),
-        Expression::VerdictMap { map, key } => write("lookup", &|m| lookup(m, map, register(key), None)),
-        Expression::NumberedVerdicts { key, .. } => write("lookup", &|m| lookup(m, NUMBERED, register(key), id)),
+        Expression::VerdictMap { map, key } => write("lookup", &|m| {
+            m.attribute_str(1, map);
+            numbers(m, &[(2, register(key)), (3, libc::NFT_REG_VERDICT as u32)]);
+        }),
         Expression::Random { modulus, to } => write("numgen", &|m| {
             numbers(m, &[(1, register(to)), (2, *modulus), (3, libc::NFT_NG_RANDOM as u32), (4, 0)]);
         }),
@@ -312,14 +285,6 @@ fn numbers(message: &mut Message, numbers: &[(u16, u32)]) {
 
 fn payload(message: &mut Message, base: libc::c_int, offset: u32, len: u32, to: u32) {
     numbers(message, &[(1, to), (2, base as u32), (3, offset), (4, len)]);
-}
-
-fn lookup(message: &mut Message, map: &str, key: u32, id: Option<u32>) {
-    message.attribute_str(1, map);
-    numbers(message, &[(2, key), (3, libc::NFT_REG_VERDICT as u32)]);
-    if let Some(id) = id {
-        message.attribute_u32(4, id);
-    }
 }
 
 fn nat(message: &mut Message, kind: libc::c_int, address: u32) {

@@ -73,11 +73,6 @@ pub enum Expression {
         map: String,
         key: Register,
     },
-    /// A map of this rule alone, from numbers.
-    NumberedVerdicts {
-        verdicts: Vec<Verdict>,
-        key: Register,
-    },
     /// A random number below the modulus.
     Random {
         modulus: u32,
@@ -233,10 +228,9 @@ impl Rule {
         self.and([Expression::Network { offset: IP_SOURCE, len: 4, to: 0 }, Expression::UpdateSet { set: set.to_owned(), key: 0 }])
     }
 
-    /// `numgen random mod N vmap { 0: …, 1: … }`
-    pub fn at_random(self, verdicts: Vec<Verdict>) -> Self {
-        let modulus = u32::try_from(verdicts.len()).expect("a service has fewer endpoints than that");
-        self.and([Expression::Random { modulus, to: 0 }, Expression::NumberedVerdicts { verdicts, key: 0 }])
+    /// `numgen random mod modulus vmap @map`
+    pub fn at_random(self, modulus: u32, map: &str) -> Self {
+        self.and([Expression::Random { modulus, to: 0 }, Expression::VerdictMap { map: map.to_owned(), key: 0 }])
     }
 
     /// `dnat to address:port`

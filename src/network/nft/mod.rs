@@ -54,6 +54,8 @@ pub enum KeyType {
     ProtocolPort,
     /// ipv4_addr . inet_proto . inet_service
     AddressProtocolPort,
+    /// A number in the machine's own order.
+    Number,
 }
 
 /// A key as the kernel compares it: every part padded to four bytes.
@@ -66,10 +68,13 @@ pub struct Set {
     pub kind: SetKind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetKind {
     Plain,
     VerdictMap,
+    /// A map from 0, 1, 2… to these verdicts that never changes. (With a name: the kernel finds names for anonymous ones
+    /// in a time that grows with the square of their number.)
+    Numbered(Vec<Verdict>),
     /// Filled by rules; an element that was not refreshed for so long is gone.
     Dynamic {
         timeout_ms: u64,

@@ -32,15 +32,14 @@ const CLUSTER_IPS_CHECK: &str = "cluster-ips-check";
 const FIREWALL_CHECK: &str = "firewall-check";
 const MASQUERADING: &str = "masquerading";
 
-/// The sets and maps, by name.
-pub const SETS: [(&str, KeyType, SetKind); 7] = [
-    (CLUSTER_IPS, KeyType::Address, SetKind::Plain),
-    (SERVICE_IPS, KeyType::AddressProtocolPort, SetKind::VerdictMap),
-    (SERVICE_NODE_PORTS, KeyType::ProtocolPort, SetKind::VerdictMap),
-    (HOST_PORTS, KeyType::ProtocolPort, SetKind::VerdictMap),
-    (NO_ENDPOINT_SERVICES, KeyType::AddressProtocolPort, SetKind::VerdictMap),
-    (NO_ENDPOINT_NODE_PORTS, KeyType::ProtocolPort, SetKind::VerdictMap),
-    (FIREWALL_IPS, KeyType::AddressProtocolPort, SetKind::VerdictMap),
+/// The maps to verdicts, by name.
+const MAPS: [(&str, KeyType); 6] = [
+    (SERVICE_IPS, KeyType::AddressProtocolPort),
+    (SERVICE_NODE_PORTS, KeyType::ProtocolPort),
+    (HOST_PORTS, KeyType::ProtocolPort),
+    (NO_ENDPOINT_SERVICES, KeyType::AddressProtocolPort),
+    (NO_ENDPOINT_NODE_PORTS, KeyType::ProtocolPort),
+    (FIREWALL_IPS, KeyType::AddressProtocolPort),
 ];
 
 const HOOKS: [(&str, ChainKind, HookPoint, i32); 8] = [
@@ -63,7 +62,9 @@ pub fn rules(options: &NetworkOptions) -> Vec<Change> {
         changes.push(Change::AddChain { chain: chain.into(), hook: Some(Hook { kind, hook, priority }) });
     }
     changes.extend(CHAINS.map(|chain| Change::AddChain { chain: chain.into(), hook: None }));
-    changes.extend(SETS.map(|(name, key, kind)| Change::AddSet { name: name.into(), set: Set { key, kind } }));
+    let cluster_ips = Set { key: KeyType::Address, kind: SetKind::Plain };
+    changes.push(Change::AddSet { name: CLUSTER_IPS.into(), set: cluster_ips });
+    changes.extend(MAPS.map(|(name, key)| Change::AddSet { name: name.into(), set: Set { key, kind: SetKind::VerdictMap } }));
     let mut add = |chain: &str, rule: Rule| changes.push(Change::AddRule { chain: chain.into(), rule });
     dispatch(&mut add);
     refusals(&mut add);

@@ -51,12 +51,12 @@ pub fn between(old: &ProxyState, new: &ProxyState, options: &NetworkOptions) -> 
     for (set, keys) in by_set(old_elements.map(|(key, _)| (key, ()))) {
         changes.push(Change::DeleteElements { set: set.into(), keys: keys.into_iter().map(|(key, ())| key).collect() });
     }
-    for (name, set) in after.sets.iter().filter(|(name, _)| !before.sets.contains_key(*name)) {
-        changes.push(Change::AddSet { name: name.clone(), set: set.clone() });
-    }
     for chain in after.chains.keys().filter(|chain| !before.chains.contains_key(*chain)) {
         changes.push(Change::AddChain { chain: chain.clone(), hook: None });
         difference.added.insert(chain.clone());
+    }
+    for (name, set) in after.sets.iter().filter(|(name, _)| !before.sets.contains_key(*name)) {
+        changes.push(Change::AddSet { name: name.clone(), set: set.clone() });
     }
     for (chain, rules) in &before.chains {
         let now = after.chains.get(chain);

@@ -72,6 +72,11 @@ impl Names {
     fn endpoint(&self, endpoint: SocketAddrV4) -> String {
         format!("endpoint-{}__{}/{}", self.unique, endpoint.ip(), endpoint.port())
     }
+    /// The endpoints are part of the name, since the map does not change.
+    fn numbers(&self, endpoints: &[SocketAddrV4]) -> String {
+        let all: Vec<String> = endpoints.iter().map(SocketAddrV4::to_string).collect();
+        format!("numbers-{}-{}", hash(&all.join(" ")), self.unique)
+    }
     /// The time is part of the name, since a set cannot change it.
     fn affinity(&self, endpoint: SocketAddrV4, seconds: u32) -> String {
         format!("affinity-{}s-{}__{}/{}", seconds, self.unique, endpoint.ip(), endpoint.port())
@@ -80,9 +85,12 @@ impl Names {
 
 /// A hash for the kernel, and as much of the name as fits for people.
 fn unique(name: &str) -> String {
-    let hash: String = Sha256::digest(name.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect();
     let end = (0..=READABLE_BYTES.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-    format!("{hash}-{}", &name[..end])
+    format!("{}-{}", hash(name), &name[..end])
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A service port.
@@ -98,11 +106,11 @@ pub fn service(name: &PortName, port: &ServicePort, options: &NetworkOptions) ->
     }
     if port.uses_cluster() && !port.cluster.is_empty() {
         let first = off_cluster(port, port.internal_local, options);
-        objects.chains.insert(names.service(), balance(&names, port, &port.cluster, first));
+        balance(&mut objects, &names, names.service(), port, &port.cluster, first);
     }
     if port.uses_local() && !port.local.is_empty() {
         let first = off_cluster(port, !port.internal_local, options);
-        objects.chains.insert(names.local(), balance(&names, port, &port.local, first));
+        balance(&mut objects, &names, names.local(), port, &port.local, first);
     }
     if port.is_external() {
         objects.chains.insert(names.external(), external_chain(&names, port, options));
@@ -185,14 +193,18 @@ fn off_cluster(port: &ServicePort, other: bool, options: &NetworkOptions) -> Opt
     (!other).then(rule)
 }
 
-/// Sends known clients to their endpoint, and others to one at random.
-fn balance(names: &Names, port: &ServicePort, endpoints: &[SocketAddrV4], first: Option<Rule>) -> Vec<Rule> {
+/// The chain that sends known clients to their endpoint, and others to one at random.
+fn balance(objects: &mut Objects, names: &Names, chain: String, port: &ServicePort, endpoints: &[SocketAddrV4], first: Option<Rule>) {
     let mut rules: Vec<Rule> = first.into_iter().collect();
     if let Some(seconds) = port.affinity_seconds {
         rules.extend(endpoints.iter().map(|e| Rule::new().source_in(&names.affinity(*e, seconds)).goto(&names.endpoint(*e))));
     }
-    rules.push(Rule::new().at_random(endpoints.iter().map(|e| Verdict::Goto(names.endpoint(*e))).collect()));
-    rules
+    let verdicts: Vec<Verdict> = endpoints.iter().map(|endpoint| Verdict::Goto(names.endpoint(*endpoint))).collect();
+    let count = u32::try_from(verdicts.len()).expect("a service has fewer endpoints than that");
+    let numbers = names.numbers(endpoints);
+    rules.push(Rule::new().at_random(count, &numbers));
+    objects.sets.insert(numbers, Set { key: KeyType::Number, kind: SetKind::Numbered(verdicts) });
+    objects.chains.insert(chain, rules);
 }
 
 fn external_chain(names: &Names, port: &ServicePort, options: &NetworkOptions) -> Vec<Rule> {

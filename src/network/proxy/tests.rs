@@ -29,9 +29,13 @@ struct Model {
 fn verdicts(rule: &Rule) -> impl Iterator<Item = &Verdict> {
     rule.0.iter().flat_map(|expression| match expression {
         Expression::Verdict(verdict) => std::slice::from_ref(verdict),
-        Expression::NumberedVerdicts { verdicts, .. } => verdicts,
         _ => &[],
     })
+}
+
+/// Where a constant map leads.
+fn numbered(set: &Set) -> &[Verdict] {
+    if let SetKind::Numbered(verdicts) = &set.kind { verdicts } else { &[] }
 }
 
 fn chain_of(verdict: &Verdict) -> Option<&String> {
@@ -70,6 +74,7 @@ impl Model {
                 let to_it = |verdict: &Verdict| chain_of(verdict) == Some(chain);
                 assert!(!self.chains.values().flatten().flat_map(verdicts).any(to_it), "{chain} is in use");
                 assert!(!self.elements.values().flatten().any(to_it), "{chain} is in use");
+                assert!(!self.sets.values().flat_map(numbered).any(to_it), "{chain} is in use");
                 self.chains.remove(chain).expect("a chain");
             }
             Change::AddRule { chain, rule } => {
@@ -77,7 +82,10 @@ impl Model {
                 assert!(sets_of(rule).all(|set| self.sets.contains_key(set)), "{rule:?}");
                 self.chains.get_mut(chain).expect("a chain").push(rule.clone());
             }
-            Change::AddSet { name, set } => assert!(self.sets.insert(name.clone(), set.clone()).is_none_or(|old| old == *set)),
+            Change::AddSet { name, set } => {
+                numbered(set).iter().for_each(|verdict| self.leads_somewhere(verdict));
+                assert_eq!(self.sets.insert(name.clone(), set.clone()), None, "set {name} twice");
+            }
             Change::DeleteSet { name } => {
                 assert!(!self.chains.values().flatten().flat_map(sets_of).any(|set| set == name), "{name} is in use");
                 self.sets.remove(name).expect("a set");
@@ -102,7 +110,8 @@ impl Model {
         let Some(rules) = chain_of(verdict).map(|chain| &self.chains[chain]) else { return BTreeSet::new() };
         let mut found = BTreeSet::new();
         for rule in rules {
-            verdicts(rule).for_each(|verdict| found.extend(self.endpoints(verdict)));
+            let maps = sets_of(rule).flat_map(|set| numbered(&self.sets[set]));
+            verdicts(rule).chain(maps).for_each(|verdict| found.extend(self.endpoints(verdict)));
             if let [Expression::Load { bytes: ip, .. }, Expression::Load { bytes: port, .. }, Expression::DestinationNat { .. }] =
                 rule.0.as_slice()
             {
@@ -275,9 +284,20 @@ fn one_endpoint_more_touches_only_its_service() {
         Change::AddChain { chain, .. } => format!("chain {}", &chain[..8]),
         Change::FlushChain { chain } => format!("flush {}", &chain[..8]),
         Change::AddRule { chain, .. } => format!("rule {}", &chain[..8]),
+        Change::AddSet { name, .. } => format!("set {}", &name[..8]),
+        Change::DeleteSet { name } => format!("unset {}", &name[..8]),
         other => format!("{other:?}"),
     };
     let transcript: Vec<String> = changes.iter().map(short).collect();
-    let expected = ["chain endpoint", "flush service-", "rule endpoint", "rule endpoint", "rule service-", "rule service-"];
+    let expected = [
+        "chain endpoint",
+        "set numbers-",
+        "flush service-",
+        "rule endpoint",
+        "rule endpoint",
+        "rule service-",
+        "rule service-",
+        "unset numbers-",
+    ];
     assert_eq!(transcript, expected);
 }
