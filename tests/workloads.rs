@@ -66,6 +66,19 @@ impl Cluster {
         self.client.patch(&target, PatchType::Merge, body.into()).await.unwrap();
     }
 
+    /// Waits until nobody writes any more: once all is as it should be, there is nothing to write.
+    async fn quiet(&self) {
+        let start = Instant::now();
+        loop {
+            let before = self.cache.snapshot().revision();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if self.cache.snapshot().revision() == before {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "somebody writes without end");
+        }
+    }
+
     /// Says of every bound pod that it runs, and takes away what is being deleted.
     async fn run_pods(&self, namespace: &str) {
         for (i, pod) in self.all::<Pod>(namespace).into_iter().enumerate() {
@@ -133,10 +146,7 @@ async fn a_deployment_lives_and_goes_with_its_namespace() {
     assert_eq!((c.all::<Pod>("n").len(), c.all::<ReplicaSet>("n").len()), (40, 1));
     let meta = c.all::<Deployment>("n")[0].metadata.clone();
     assert_eq!((meta.generation, meta.annotations.unwrap()["deployment.kubernetes.io/revision"].as_str()), (Some(1), "1"));
-    // Once all is as it should be, nobody writes.
-    let quiet = c.cache.snapshot().revision();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(c.cache.snapshot().revision(), quiet);
+    c.quiet().await;
 
     let body = json!({"spec": {"replicas": 4, "template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}}).to_string();
     c.client.patch(&Target::object::<Deployment>("n", "web"), PatchType::Strategic, body.into()).await.unwrap();
