@@ -54,7 +54,7 @@ pub struct Mount {
     pub read_only: bool,
     pub propagation: Propagation,
     /// If set, `source` is the volume's root, and what is mounted is this path below it, resolved without ever leaving
-    /// it (symlinks included) and made if missing (a subPath).
+    /// it (a symlink that leads outside is an error, as with the kubelet) and made if missing (a subPath).
     pub sub_path: Option<PathBuf>,
 }
 
@@ -73,7 +73,8 @@ pub enum Seccomp {
 pub struct ProcessSpec {
     /// Program and arguments, entrypoint of the image already merged in; never empty.
     pub args: Vec<String>,
-    /// `NAME=value`, the image's first; the runtime adds nothing but PATH if it is missing.
+    /// `NAME=value`, the image's first; of a name that comes twice the last counts. The runtime adds PATH, HOME (of the
+    /// container's /etc/passwd) and, with a terminal, TERM if they are missing.
     pub env: Vec<String>,
     pub cwd: PathBuf,
     pub uid: u32,

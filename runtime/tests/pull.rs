@@ -99,10 +99,15 @@ impl Registry {
         let head = String::from_utf8(head).unwrap();
         let path = head.split(' ').nth(1).unwrap().to_owned();
         self.asked.lock().unwrap().push(path.clone());
-        let allowed = self.auth.as_ref().is_none_or(|a| head.contains(&format!("Basic {a}")) || head.contains(&format!("authorization: Basic {a}")));
+        let allowed =
+            self.auth.as_ref().is_none_or(|a| head.contains(&format!("Basic {a}")) || head.contains(&format!("authorization: Basic {a}")));
         let missing = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#.to_vec();
         let (status, extra, body) = match self.paths.get(&path) {
-            _ if !allowed => ("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", br#"{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}"#.to_vec()),
+            _ if !allowed => (
+                "401 Unauthorized",
+                "WWW-Authenticate: Basic realm=\"x\"\r\n",
+                br#"{"errors":[{"code":"UNAUTHORIZED","message":"no"}]}"#.to_vec(),
+            ),
             _ if path == "/v2/" => ("200 OK", "", b"{}".to_vec()),
             Some(body) => ("200 OK", "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n", body.clone()),
             None => ("404 Not Found", "", missing),

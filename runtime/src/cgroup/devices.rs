@@ -7,7 +7,16 @@ use std::path::Path;
 /// Making any node is allowed (it gives no access); using is for null, zero, full, tty, random, urandom, console, ptmx
 /// and pts: the list of runc and containerd.
 const ALLOWED: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
     "c 136:* rwm",
 ];
 

@@ -45,7 +45,8 @@ impl Cgroups {
     /// # Errors
     /// /proc cannot be read, or no cgroup file system is mounted.
     pub fn detect() -> io::Result<Self> {
-        Self::parse(&fs::read_to_string("/proc/self/mountinfo")?).ok_or_else(|| io::Error::other("no cgroup file system is mounted below /sys/fs/cgroup"))
+        Self::parse(&fs::read_to_string("/proc/self/mountinfo")?)
+            .ok_or_else(|| io::Error::other("no cgroup file system is mounted below /sys/fs/cgroup"))
     }
 
     fn parse(mountinfo: &str) -> Option<Self> {
@@ -135,7 +136,11 @@ impl Cgroups {
     /// # Errors
     /// The kernel refuses a value.
     pub fn limit(&self, path: &str, resources: &Resources) -> io::Result<()> {
-        if self.unified { limits::unified(&self.hierarchies[0].root.join(path), resources) } else { limits::version1(self, path, resources) }
+        if self.unified {
+            limits::unified(&self.hierarchies[0].root.join(path), resources)
+        } else {
+            limits::version1(self, path, resources)
+        }
     }
 
     /// Lets a container's processes use the devices that every container has, and no other (version 1; on version 2

@@ -50,7 +50,9 @@ async fn ask(client: &mut Client, request: Request, fds: &[RawFd]) -> Result<Vec
     match client.ask(request, fds, START).await {
         Ok((Reply::Started { .. }, fds)) => Ok(fds),
         Ok(_) => Err(StartError::Shim("an answer to another question".into())),
-        Err(StartError::Create(text)) => Err(StartError::Exec(text.replace("unable to start container process", "exec failed: unable to start container process"))),
+        Err(StartError::Create(text)) => {
+            Err(StartError::Exec(text.replace("unable to start container process", "exec failed: unable to start container process")))
+        }
         Err(e) => Err(e),
     }
 }

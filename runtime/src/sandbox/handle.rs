@@ -178,7 +178,9 @@ impl Runtime {
             other => {
                 self.forget(sandbox, &spec.id);
                 let left = [writable, self.inner.place(sandbox).container(&spec.id)];
-                tokio::task::spawn_blocking(move || left.iter().try_for_each(|dir| remove_tree(dir))).await.map_err(std::io::Error::other)??;
+                tokio::task::spawn_blocking(move || left.iter().try_for_each(|dir| remove_tree(dir)))
+                    .await
+                    .map_err(std::io::Error::other)??;
                 Err(other.err().unwrap_or_else(|| StartError::Shim("an answer to another question".into())))
             }
         }

@@ -29,7 +29,8 @@ impl PidFd {
     /// `ESRCH` if it has ended.
     pub fn signal(&self, signal: i32) -> Result<(), Errno> {
         // SAFETY: no siginfo is passed, the descriptor is open.
-        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0) };
+        let done =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0) };
         Errno::result(done).map(drop)
     }
 

@@ -62,10 +62,18 @@ pub enum Request {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
     Done,
-    State { containers: Vec<ContainerStatus> },
+    State {
+        containers: Vec<ContainerStatus>,
+    },
     /// Of exec with a terminal: the terminal's descriptor comes along.
-    Started { pid: i32, started_at_ns: i64 },
-    Exited { container: String, exit: Exit },
+    Started {
+        pid: i32,
+        started_at_ns: i64,
+    },
+    Exited {
+        container: String,
+        exit: Exit,
+    },
     Failed(Failure),
 }
 

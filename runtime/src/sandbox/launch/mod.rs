@@ -91,10 +91,18 @@ fn try_create(context: &Context<'_>, launch: &Launch, cgroup: &str, stdio: Stdio
     warm_up(context.cgroups, cgroup);
     let rootfs = place.rootfs(&container.id);
     overlay::mount(&launch.layers, &launch.writable, &rootfs).map_err(|e| format!("mount root of the container: {e}"))?;
-    let volumes = volumes::bind(&container.mounts, &place.container(&container.id).join("volumes"), context.host).map_err(Wrong::Invalid)?;
+    let volumes =
+        volumes::bind(&container.mounts, &place.container(&container.id).join("volumes"), context.host).map_err(Wrong::Invalid)?;
     volumes::make_cwd(&container.process.cwd, &volumes, &rootfs)?;
-    let inputs =
-        spec::Inputs { sandbox: context.sandbox, container, place, cgroups: context.cgroups, cgroup, volumes: &volumes, pause: context.pause };
+    let inputs = spec::Inputs {
+        sandbox: context.sandbox,
+        container,
+        place,
+        cgroups: context.cgroups,
+        cgroup,
+        volumes: &volumes,
+        pause: context.pause,
+    };
     let spec = spec::build(&inputs).map_err(Wrong::Invalid)?;
     let bundle = place.container(&container.id);
     std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec).map_err(std::io::Error::other)?)?;
@@ -126,7 +134,8 @@ fn builder(place: &Place, id: &str, stdio: Stdio, program: Program) -> Result<Co
 }
 
 fn program(container: &ContainerSpec, process: &ProcessSpec, socket: &OwnedFd, members: &[File]) -> Result<Program, Wrong> {
-    let bounding = if container.privileged { capabilities::all() } else { capabilities::bits(&process.capabilities).map_err(Wrong::Invalid)? };
+    let bounding =
+        if container.privileged { capabilities::all() } else { capabilities::bits(&process.capabilities).map_err(Wrong::Invalid)? };
     let wanted = if container.privileged { &Seccomp::Unconfined } else { &container.seccomp };
     Ok(Program {
         socket: socket.as_raw_fd(),
@@ -143,7 +152,10 @@ fn program(container: &ContainerSpec, process: &ProcessSpec, socket: &OwnedFd, m
 fn set_oom_score(score: Option<i32>) {
     // Without one of its own it must not keep the shim's.
     let score = score.unwrap_or(0);
-    let done = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj").and_then(|mut f| f.write_all(score.to_string().as_bytes()));
+    let done = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/proc/self/oom_score_adj")
+        .and_then(|mut f| f.write_all(score.to_string().as_bytes()));
     if let Err(e) = done {
         tracing::debug!("oom_score_adj {score} is not permitted here: {e}");
     }
@@ -169,7 +181,14 @@ pub fn exec(context: &Context<'_>, record: &ContainerRecord, process: &ProcessSp
     }
 }
 
-fn try_exec(context: &Context<'_>, record: &ContainerRecord, process: &ProcessSpec, cgroup: &str, stdio: Stdio, socket: &OwnedFd) -> Result<i32, Wrong> {
+fn try_exec(
+    context: &Context<'_>,
+    record: &ContainerRecord,
+    process: &ProcessSpec,
+    cgroup: &str,
+    stdio: Stdio,
+    socket: &OwnedFd,
+) -> Result<i32, Wrong> {
     set_oom_score(record.spec.resources.oom_score_adj);
     let dir = context.place.container(&record.spec.id);
     let file = tempfile::Builder::new().prefix("process-").suffix(".json").tempfile_in(&dir)?;

@@ -5,9 +5,9 @@
 
 use super::report::{self, Message};
 use super::{capabilities, terminal};
-use crate::spec::{ProcessSpec, Propagation};
 use crate::cgroup::Cgroups;
 use crate::seccomp::{self, Filters};
+use crate::spec::{ProcessSpec, Propagation};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::errno::Errno;

@@ -5,8 +5,8 @@ use crate::cgroup::Cgroups;
 use crate::sandbox::place::Place;
 use crate::spec::{ContainerSpec, Propagation, SandboxSpec};
 use libcontainer::oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount,
-    MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Linux, LinuxBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;

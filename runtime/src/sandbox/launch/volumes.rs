@@ -82,7 +82,9 @@ fn open_path(path: &Path) -> io::Result<File> {
 /// Opens what `sub` names below `root`, making directories that are missing (with the root's mode, as the kubelet does).
 pub(super) fn open_below(root: &File, sub: &Path) -> io::Result<OwnedFd> {
     let open = |path: &Path| {
-        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         openat2(root, path, how)
     };
     let outside = |e: Errno| match e {
@@ -150,7 +152,8 @@ pub fn make_cwd(cwd: &Path, volumes: &[Bound], rootfs: &Path) -> io::Result<()> 
     };
     let rest = rest.map_err(io::Error::other)?;
     let root = File::open(root)?;
-    let how = |flags| OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let how =
+        |flags| OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let mut dir = openat2(&root, ".", how(OFlag::O_PATH))?;
     let mut path = PathBuf::new();
     for part in rest.components() {

@@ -182,8 +182,8 @@ fn date(seconds: i64) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::os::fd::IntoRawFd;
     use std::os::fd::FromRawFd;
+    use std::os::fd::IntoRawFd;
 
     fn tags(text: &str) -> Vec<(String, usize)> {
         text.lines().map(|l| (l.split(' ').nth(2).unwrap().to_owned(), l.splitn(4, ' ').nth(3).unwrap().len())).collect()
