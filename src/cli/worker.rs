@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::env::Clock;
 use crate::network::{Cidr, NetworkOptions, PodNetwork};
 use crate::node::serve::{self, TunnelOptions};
+use crate::node::proxy::ServiceProxy;
 use crate::node::{self, Agent, AgentOptions, ClusterDns, Containers, Dirs, Identity};
 use crate::security::CertKey;
 use crate::security::pki::{client_config, hex};
@@ -71,6 +72,7 @@ pub struct WorkerOptions {
 /// A running worker.
 pub struct Worker {
     agent: Arc<Agent>,
+    _services: ServiceProxy,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -86,7 +88,7 @@ impl Worker {
         let (runtime, events) = Runtime::open(runtime_options).await.map_err(|e| CliError::new("cannot start the runtime", e))?;
         let images = runtime.images().clone();
         let carried = images.clone();
-        let carried = tokio::task::spawn_blocking(move || carried.ensure_builtin(BUILTIN_IMAGE, &exe, &[HELLO_VERB]));
+        let carried = tokio::task::spawn_blocking(move || carried.ensure_builtin(BUILTIN_IMAGE, &exe, &["/orchd".to_owned(), HELLO_VERB.to_owned()]));
         let dirs = options.places.dirs();
         let containers: Arc<dyn Containers> = Arc::new(runtime);
         let live = node::live_pods(&*containers, &dirs).await.map_err(|e| CliError::new("cannot find the pods that run", e))?;
@@ -100,9 +102,9 @@ impl Worker {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         node::admin::serve(&options.places.data, images.clone(), stop.clone()).await.map_err(|e| CliError::new("the agent's socket", e))?;
         let agent = Agent::start(AgentOptions {
-            node_name: options.name,
+            node_name: options.name.clone(),
             node_ip: IpAddr::V4(options.node_ip),
-            client: options.client,
+            client: options.client.clone(),
             containers,
             events,
             images: Arc::new(images),
@@ -120,9 +122,11 @@ impl Worker {
             },
         });
         let agent = Arc::new(agent.await.map_err(|e| CliError::new("cannot start the node's agent", e))?);
+        let services = ServiceProxy::start(&options.client, agent.services(), network, &options.name);
+        let services = services.map_err(|e| CliError::new("cannot set up the service proxy", e))?;
         let tls = client_config(&options.ca_pem, Some(&options.identity), &["http/1.1"]).map_err(|e| CliError::new("TLS", e))?;
         tasks.spawn(serve::run(TunnelOptions { servers: options.servers, tls: Arc::new(tls) }, agent.clone(), stop.clone()));
-        Ok(Self { agent, stop, tasks })
+        Ok(Self { agent, _services: services, stop, tasks })
     }
 
     /// Stops; pods run on.

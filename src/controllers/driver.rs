@@ -215,3 +215,49 @@ fn report(component: &str, key: &Key, error: &Status) {
         tracing::warn!(component, key = %key.object, "{error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::testing::World;
+    use crate::kinds::{ConfigMap, Deployment, Namespace, Pod, ReplicaSet, Service, ServiceAccount};
+    use serde_json::json;
+
+    fn options() -> crate::controllers::Options {
+        crate::controllers::Options {
+            root_ca_pem: "PEM".into(),
+            kubernetes_service_ip: "10.96.0.1".parse().unwrap(),
+            masters: vec!["192.0.2.1".parse().unwrap()],
+            api_port: 6443,
+        }
+    }
+
+    async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        for _ in 0..500 {
+            if is_so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not within 5 s: {what}");
+    }
+
+    #[tokio::test]
+    async fn a_cluster_comes_up_and_a_deployment_gets_its_pods_and_no_more() {
+        let world = World::new();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(world.clone(), world.clone(), world.clone(), options(), shutdown.clone()));
+        until("the system namespaces", || world.all::<Namespace>().len() == 4).await;
+        until("default service accounts and CAs", || world.all::<ServiceAccount>().len() == 4 && world.all::<ConfigMap>().len() == 4).await;
+        until("default/kubernetes", || world.get::<Service>("default", "kubernetes").is_some()).await;
+        world.put::<Deployment>(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {
+            "replicas": 40, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c"}]}}}}));
+        until("40 pods", || world.all::<Pod>().len() >= 40).await;
+        until("the set's status", || world.all::<ReplicaSet>()[0].status.as_ref().is_some_and(|s| s.replicas == 40)).await;
+        until("Events", || !world.all::<crate::kinds::Event>().is_empty()).await;
+        assert_eq!((world.all::<Pod>().len(), world.all::<ReplicaSet>().len()), (40, 1));
+        shutdown.cancel();
+        task.await.unwrap();
+    }
+}

@@ -55,7 +55,7 @@ pub struct Outcome {
 struct Moved {
     uid: String,
     from: String,
-    to: String,
+    to: Arc<Object>,
 }
 
 /// What one action brought.
@@ -132,7 +132,7 @@ fn note(outcome: &mut Outcome, moved: &mut Vec<Moved>, action: &Action, result: 
                     outcome.awaits.revision = outcome.awaits.revision.max(object.revision());
                     name = object.meta().name.clone().unwrap_or(name);
                     if let Some((uid, from)) = guard(&action.change) {
-                        moved.push(Moved { uid: uid.to_owned(), from: from.to_owned(), to: object.revision().to_string() });
+                        moved.push(Moved { uid: uid.to_owned(), from: from.to_owned(), to: object.clone() });
                     }
                 }
                 Done::Deleted => {
@@ -170,11 +170,12 @@ fn guard(change: &Change) -> Option<(&str, &str)> {
     }
 }
 
-/// A status planned at a revision that our own, equally guarded, write has since moved is still right at the new one.
+/// A status planned at a revision that our own, equally guarded, write has since moved is still right at the new one; but
+/// it must not take back what that write did to the metadata.
 fn rebase(action: &mut Action, moved: &[Moved]) {
     let Some((uid, from)) = guard(&action.change) else { return };
     let Some(later) = moved.iter().rev().find(|m| m.uid == uid && m.from == from) else { return };
     if let Change::Update(body) | Change::Merge(body) | Change::Strategic(body) = &mut action.change {
-        body["metadata"]["resourceVersion"] = Value::String(later.to.clone());
+        body["metadata"] = later.to.any().to_value()["metadata"].take();
     }
 }

@@ -185,3 +185,114 @@ fn remove_finalizer(object: &Object, name: &str) -> Action {
     let rest: Vec<&String> = object.meta().finalizers.iter().flatten().filter(|f| *f != name).collect();
     Action::merge(object, json!({"metadata": {"finalizers": rest}})).at(object)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::testing::{World, follow, now_or_never, undone};
+    use crate::kinds::{ConfigMap, Registered};
+    use serde_json::Value;
+
+    /// A ConfigMap with owners, each by name, uid and whether it blocks.
+    fn map(world: &World, name: &str, owners: &[(&str, bool)]) {
+        let one = |(owner, blocks): &(&str, bool)| -> Value {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": format!("uid-of-{owner}"), "blockOwnerDeletion": blocks})
+        };
+        let owners: Vec<Value> = owners.iter().map(one).collect();
+        world.put::<ConfigMap>(
+            json!({"metadata": {"name": name, "namespace": "a", "uid": format!("uid-of-{name}"), "ownerReferences": owners}}),
+        );
+    }
+
+    fn delete(world: &World, name: &str, policy: &str) {
+        use crate::client::{Client, DeleteOptions, Target};
+        let options = DeleteOptions { propagation_policy: Some(policy.into()), ..DeleteOptions::default() };
+        now_or_never(world.delete(&Target::object::<ConfigMap>("a", name), &options)).unwrap();
+    }
+
+    fn names(world: &World) -> Vec<String> {
+        world.all::<ConfigMap>().into_iter().map(|m| m.metadata.name.unwrap()).collect()
+    }
+
+    fn collect(world: &World) {
+        follow(world, &[&GarbageCollector], |_| false);
+        assert!(undone(world, &[&GarbageCollector]).is_empty());
+    }
+
+    #[test]
+    fn dependents_of_what_is_gone_go_and_theirs_after_them() {
+        let world = World::new();
+        map(&world, "top", &[]);
+        map(&world, "middle", &[("top", true)]);
+        map(&world, "bottom", &[("middle", true)]);
+        map(&world, "other", &[("top", false), ("root", false)]);
+        map(&world, "root", &[]);
+        collect(&world);
+        assert_eq!(names(&world).len(), 5);
+        delete(&world, "top", "Background");
+        collect(&world);
+        assert_eq!(names(&world), ["other", "root"]);
+        let left = world.get::<ConfigMap>("a", "other").unwrap().metadata.owner_references.unwrap();
+        assert_eq!(left.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["root"]);
+    }
+
+    #[test]
+    fn an_owner_of_the_same_name_but_another_uid_is_none() {
+        let world = World::new();
+        map(&world, "top", &[]);
+        map(&world, "child", &[("top", true)]);
+        world.take::<ConfigMap>("a", "top");
+        world.put::<ConfigMap>(json!({"metadata": {"name": "top", "namespace": "a", "uid": "another"}}));
+        collect(&world);
+        assert_eq!(names(&world), ["top"]);
+    }
+
+    #[test]
+    fn in_the_foreground_the_owner_goes_last() {
+        let world = World::new();
+        map(&world, "top", &[]);
+        map(&world, "child", &[("top", true)]);
+        world.edit::<ConfigMap>("a", "child", |m| m["metadata"]["finalizers"] = json!(["example.com/wait"]));
+        delete(&world, "top", "Foreground");
+        collect(&world);
+        assert_eq!(names(&world), ["child", "top"]);
+        assert!(world.get::<ConfigMap>("a", "child").unwrap().metadata.deletion_timestamp.is_some());
+        world.take::<ConfigMap>("a", "child");
+        collect(&world);
+        assert!(names(&world).is_empty());
+    }
+
+    #[test]
+    fn orphans_stay_without_the_reference() {
+        let world = World::new();
+        map(&world, "top", &[]);
+        map(&world, "child", &[("top", true)]);
+        delete(&world, "top", "Orphan");
+        collect(&world);
+        assert_eq!(names(&world), ["child"]);
+        assert!(world.get::<ConfigMap>("a", "child").unwrap().metadata.owner_references.is_none_or(|r| r.is_empty()));
+    }
+
+    #[test]
+    fn a_circle_blocks_nobody() {
+        let world = World::new();
+        map(&world, "one", &[("three", true)]);
+        map(&world, "two", &[("one", true)]);
+        map(&world, "three", &[("two", true)]);
+        delete(&world, "one", "Foreground");
+        collect(&world);
+        assert!(names(&world).is_empty());
+    }
+
+    #[test]
+    fn owners_of_unknown_kinds_and_impossible_scopes_count_as_there() {
+        let world = World::new();
+        let unknown = json!([{"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": "w"}]);
+        world.put::<ConfigMap>(json!({"metadata": {"name": "m", "namespace": "a", "ownerReferences": unknown}}));
+        let namespaced = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "m", "uid": "gone"}]);
+        world.put::<crate::kinds::Node>(json!({"metadata": {"name": "n", "ownerReferences": namespaced}}));
+        collect(&world);
+        assert_eq!((names(&world).len(), world.all::<crate::kinds::Node>().len()), (1, 1));
+        assert_eq!(ConfigMap::resource().names().plural, "configmaps");
+    }
+}

@@ -6,11 +6,15 @@ mod deployment;
 mod driver;
 mod endpoint_slice;
 mod endpoints;
+#[cfg(test)]
+mod endpoints_tests;
 mod execute;
 mod garbage_collector;
 mod kubernetes_service;
 mod namespace;
 mod node_lifecycle;
+#[cfg(test)]
+mod node_tests;
 mod owners;
 mod plan;
 mod pod_gc;
@@ -22,6 +26,8 @@ mod service_account;
 mod service_pods;
 mod system_namespaces;
 mod taint_eviction;
+#[cfg(test)]
+mod testing;
 
 pub use driver::run;
 pub use plan::{Controller, Plan};

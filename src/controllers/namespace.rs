@@ -171,3 +171,46 @@ fn set_conditions(namespace: &mut core::Namespace, now: Timestamp, bad: impl Fn(
     }
     changed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::testing::{World, follow, undone};
+    use crate::kinds::{ConfigMap, Event as EventKind};
+    use serde_json::json;
+
+    fn conditions(world: &World) -> Vec<(String, String, String)> {
+        let list = world.get::<Namespace>("", "a").unwrap().status.unwrap().conditions.unwrap();
+        list.into_iter().map(|c| (c.type_, c.status, c.message.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn pods_go_first_then_the_rest_then_the_namespace() {
+        let world = World::new();
+        world.put::<Namespace>(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
+        world.put::<Pod>(json!({"metadata": {"name": "p", "namespace": "a"}}));
+        world.put::<ConfigMap>(json!({"metadata": {"name": "held", "namespace": "a", "finalizers": ["example.com/hold"]}}));
+        world.put::<ConfigMap>(json!({"metadata": {"name": "m", "namespace": "a"}}));
+        world.put::<ConfigMap>(json!({"metadata": {"name": "m", "namespace": "b"}}));
+        world.put::<EventKind>(json!({"metadata": {"name": "e", "namespace": "a"}, "involvedObject": {}}));
+        follow(&world, &[&Namespaces], |_| false);
+        assert_eq!(world.all::<Pod>().len(), 1);
+        world.edit::<Namespace>("", "a", |n| n["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+        follow(&world, &[&Namespaces], |_| false);
+        assert!(world.get::<Pod>("a", "p").unwrap().metadata.deletion_timestamp.is_some());
+        assert_eq!(world.all::<ConfigMap>().len(), 3);
+        assert_eq!(world.get::<Namespace>("", "a").unwrap().status.unwrap().phase.as_deref(), Some("Terminating"));
+        world.take::<Pod>("a", "p");
+        follow(&world, &[&Namespaces], |_| false);
+        assert_eq!((world.all::<ConfigMap>().len(), world.all::<EventKind>().len()), (2, 0));
+        let remaining = "Some resources are remaining: configmaps. has 1 resource instances".to_owned();
+        assert!(conditions(&world).contains(&("NamespaceContentRemaining".into(), "True".into(), remaining)));
+        let held = "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances".to_owned();
+        assert!(conditions(&world).contains(&("NamespaceFinalizersRemaining".into(), "True".into(), held)));
+        world.take::<ConfigMap>("a", "held");
+        follow(&world, &[&Namespaces], |_| false);
+        assert!(world.get::<Namespace>("", "a").is_none());
+        assert_eq!(world.all::<ConfigMap>().len(), 1);
+        assert!(undone(&world, &[&Namespaces]).is_empty());
+    }
+}

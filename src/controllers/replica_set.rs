@@ -213,3 +213,151 @@ fn status_action(rs: &Ref<ReplicaSet>, status: apps::ReplicaSetStatus) -> Action
     object.status = Some(status);
     Action::update::<ReplicaSet>(&object).sub("status")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::testing::{World, follow, run_key, settle, undone};
+    use serde_json::{Value, json};
+
+    fn set(replicas: i32) -> Value {
+        json!({"metadata": {"name": "web", "namespace": "a"}, "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web", "x": "y"}, "annotations": {"n": "1"}}, "spec": {"containers": [{"name": "c"}]}}}})
+    }
+
+    fn key() -> Key {
+        Key::new::<ReplicaSet>("a", "web")
+    }
+
+    fn status(world: &World) -> apps::ReplicaSetStatus {
+        world.get::<ReplicaSet>("a", "web").unwrap().status.unwrap_or_default()
+    }
+
+    fn active(world: &World) -> usize {
+        world.all::<Pod>().iter().filter(|p| pods::is_active(p)).count()
+    }
+
+    #[test]
+    fn pods_are_made_from_the_template_and_counted() {
+        let world = World::new();
+        world.put::<ReplicaSet>(set(7));
+        let said = settle(&world, &ReplicaSets);
+        let pods = world.all::<Pod>();
+        assert_eq!((pods.len(), said.len()), (7, 7));
+        let meta = &pods[0].metadata;
+        assert!(said.contains(&format!("SuccessfulCreate Created pod: {}", meta.name.as_deref().unwrap())));
+        assert_eq!(meta.generate_name.as_deref(), Some("web-"));
+        assert_eq!(meta.labels.as_ref().unwrap()["x"], "y");
+        assert_eq!(meta.annotations.as_ref().unwrap()["n"], "1");
+        let owner = &meta.owner_references.as_ref().unwrap()[0];
+        assert_eq!((owner.controller, owner.block_owner_deletion, owner.api_version.as_str()), (Some(true), Some(true), "apps/v1"));
+        let s = status(&world);
+        assert_eq!((s.replicas, s.fully_labeled_replicas, s.ready_replicas, s.observed_generation), (7, Some(7), None, Some(1)));
+    }
+
+    #[test]
+    fn matching_orphans_are_adopted_and_others_released() {
+        let world = World::new();
+        world.put::<Pod>(
+            json!({"metadata": {"name": "orphan", "namespace": "a", "labels": {"app": "web"}}, "status": {"phase": "Running"}}),
+        );
+        world.put::<Pod>(json!({"metadata": {"name": "elsewhere", "namespace": "b", "labels": {"app": "web"}}}));
+        world.put::<ReplicaSet>(set(1));
+        follow(&world, &[&ReplicaSets], |_| false);
+        let orphan = world.get::<Pod>("a", "orphan").unwrap();
+        assert_eq!(orphan.metadata.owner_references.unwrap()[0].name, "web");
+        assert_eq!(world.all::<Pod>().len(), 2);
+        world.edit::<Pod>("a", "orphan", |p| p["metadata"]["labels"] = json!({"app": "other"}));
+        follow(&world, &[&ReplicaSets], |_| false);
+        assert!(world.get::<Pod>("a", "orphan").unwrap().metadata.owner_references.is_none_or(|r| r.is_empty()));
+        assert_eq!(world.all::<Pod>().len(), 3);
+        assert!(undone(&world, &[&ReplicaSets]).is_empty());
+    }
+
+    #[test]
+    fn the_least_useful_pods_are_deleted_first() {
+        let pod = |name: &str, node: &str, phase: &str, ready: bool, cost: &str, restarts: i32, created_s: i64| {
+            let condition =
+                json!({"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            json!({
+                "metadata": {"name": name, "namespace": "a", "uid": name, "annotations": {"controller.kubernetes.io/pod-deletion-cost": cost},
+                    "creationTimestamp": Timestamp::from_second(1_767_225_600 - created_s).unwrap().to_string()},
+                "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": phase, "conditions": [condition],
+                    "containerStatuses": [{"name": "c", "restartCount": restarts, "image": "", "imageID": "", "ready": true}]}
+            })
+        };
+        let world = World::new();
+        for value in [
+            pod("h-old", "n1", "Running", true, "0", 0, 100_000),
+            pod("g-young", "n1", "Running", true, "0", 0, 10),
+            pod("f-restarted", "n1", "Running", true, "0", 5, 100_000),
+            pod("d-cheap", "n1", "Running", true, "-5", 0, 100_000),
+            pod("c-not-ready", "n1", "Running", false, "0", 0, 100_000),
+            pod("b-pending", "n1", "Pending", false, "0", 0, 100_000),
+            pod("a-unassigned", "", "Pending", false, "0", 0, 100_000),
+            pod("e-doubled", "n2", "Running", true, "0", 0, 100_000),
+        ] {
+            world.put::<Pod>(value);
+        }
+        let snapshot = crate::watch::Feed::snapshot(&*world);
+        let all: Vec<Ref<Pod>> = snapshot.list::<Pod>(None).collect();
+        let mut related = all.clone();
+        related.extend(std::iter::repeat_n(snapshot.get::<Pod>("a", "e-doubled").unwrap(), 8));
+        let now = Timestamp::from_second(1_767_225_600 + 100).unwrap();
+        let order: Vec<_> = pods::to_delete(all, &related, 7, now).iter().map(|p| p.metadata.name.clone().unwrap()).collect();
+        assert_eq!(order, ["a-unassigned", "b-pending", "c-not-ready", "d-cheap", "e-doubled", "f-restarted", "g-young"]);
+    }
+
+    #[test]
+    fn a_refused_pod_is_a_condition_until_it_can_be_made() {
+        let world = World::new();
+        world.put::<ReplicaSet>(set(2));
+        let plan = ReplicaSets.reconcile(&crate::watch::Feed::snapshot(&*world), &key(), world.now());
+        let on_failure = plan.on_failure.unwrap();
+        let action = on_failure(&Status::bad_request("no room")).unwrap();
+        let crate::controllers::plan::Change::Update(body) = action.change else { panic!("a status is replaced") };
+        let c = &body["status"]["conditions"][0];
+        assert_eq!(
+            (c["type"].as_str(), c["reason"].as_str(), c["message"].as_str()),
+            (Some("ReplicaFailure"), Some("FailedCreate"), Some("no room"))
+        );
+        world.edit::<ReplicaSet>("a", "web", |rs| rs["status"] = body["status"].clone());
+        settle(&world, &ReplicaSets);
+        assert!(status(&world).conditions.is_none_or(|c| c.is_empty()));
+    }
+
+    #[test]
+    fn availability_waits_for_min_ready_seconds() {
+        let world = World::new();
+        let mut rs = set(1);
+        rs["spec"]["minReadySeconds"] = json!(10);
+        world.put::<ReplicaSet>(rs);
+        settle(&world, &ReplicaSets);
+        let name = world.all::<Pod>()[0].metadata.name.clone().unwrap();
+        let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": world.now().to_string()});
+        world.edit::<Pod>("a", &name, |p| p["status"] = json!({"phase": "Running", "conditions": [ready]}));
+        let (_, again) = run_key(&world, &ReplicaSets, &key());
+        assert_eq!((status(&world).ready_replicas, status(&world).available_replicas), (Some(1), None));
+        assert_eq!(again.unwrap(), world.now() + k8s_openapi::jiff::SignedDuration::from_secs(10));
+        world.pass(10);
+        settle(&world, &ReplicaSets);
+        assert_eq!(status(&world).available_replicas, Some(1));
+    }
+
+    #[test]
+    fn deleted_pods_are_replaced_at_once_and_ended_ones_too() {
+        let world = World::new();
+        world.put::<ReplicaSet>(set(2));
+        follow(&world, &[&ReplicaSets], |_| false);
+        let names: Vec<_> = world.all::<Pod>().iter().map(|p| p.metadata.name.clone().unwrap()).collect();
+        world.edit::<Pod>("a", &names[0], |p| p["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+        world.edit::<Pod>("a", &names[1], |p| p["status"]["phase"] = json!("Failed"));
+        follow(&world, &[&ReplicaSets], |_| false);
+        assert_eq!((active(&world), status(&world).terminating_replicas), (2, Some(1)));
+        world.edit::<ReplicaSet>("a", "web", |rs| rs["spec"]["replicas"] = json!(0));
+        follow(&world, &[&ReplicaSets], |_| false);
+        assert_eq!((active(&world), status(&world).replicas), (0, 0));
+    }
+}

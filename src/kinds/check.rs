@@ -80,6 +80,18 @@ pub fn label_selector(path: &FieldPath, selector: &LabelSelector, errors: &mut F
     }
 }
 
+/// True if every term has the values that its operator takes (what metav1.LabelSelectorAsSelector accepts).
+pub fn is_sound(selector: &LabelSelector) -> bool {
+    let texts = |values: Option<&Vec<String>>| values.is_none_or(|v| v.iter().all(|v| names::label_value(v).is_empty()));
+    let pairs = selector.match_labels.iter().flatten();
+    let terms = selector.match_expressions.iter().flatten();
+    pairs.into_iter().all(|(k, v)| names::qualified(k).is_empty() && names::label_value(v).is_empty())
+        && terms.into_iter().all(|t| {
+            let some = t.values.as_ref().is_some_and(|v| !v.is_empty());
+            some == matches!(t.operator.as_str(), "In" | "NotIn") && names::qualified(&t.key).is_empty() && texts(t.values.as_ref())
+        })
+}
+
 /// A selector that names nothing.
 pub fn selects_all(selector: &LabelSelector) -> bool {
     selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)

@@ -63,7 +63,7 @@ impl Kind for Deployment {
     fn validate(object: &api::Deployment, errors: &mut FieldErrors) {
         let (path, spec) = (FieldPath::new("spec"), object.spec.clone().unwrap_or_default());
         check::non_negative(&path.child("replicas"), spec.replicas.unwrap_or_default(), errors);
-        template::validate_selected(&path, &spec.selector, &spec.template, "deployment", errors);
+        template::validate_selected(&path, &spec.selector, &spec.template, errors);
         validate_strategy(&path.child("strategy"), &spec.strategy.unwrap_or_default(), errors);
         let (ready, deadline) = (spec.min_ready_seconds.unwrap_or_default(), spec.progress_deadline_seconds);
         check::non_negative(&path.child("minReadySeconds"), ready, errors);

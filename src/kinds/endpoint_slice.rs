@@ -37,6 +37,9 @@ impl Kind for EndpointSlice {
             fill::or(&mut port.name, String::new());
             fill::or(&mut port.protocol, "TCP".into());
         }
+        for endpoint in &mut object.endpoints {
+            endpoint.conditions.get_or_insert_default();
+        }
     }
 
     fn validate(object: &api::EndpointSlice, errors: &mut FieldErrors) {

@@ -55,11 +55,8 @@ impl Kind for Endpoints {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
-            table::text("Endpoints", "The set of all endpoints is the union of all subsets.", 0),
-            table::AGE,
-        ];
+        const COLUMNS: &[Column] =
+            &[table::NAME, table::text("Endpoints", "The set of all endpoints is the union of all subsets.", 0), table::AGE];
         COLUMNS
     }
 

@@ -98,9 +98,7 @@ pub fn validate(event: &api::Event, controller_field: &str, errors: &mut FieldEr
             errors.required(&FieldPath::new(controller_field), "");
         }
         errors.all_invalid(&FieldPath::new(controller_field), controller, names::qualified(controller));
-        for (field, value) in
-            [("reportingInstance", &event.reporting_instance), ("action", &event.action), ("reason", &event.reason)]
-        {
+        for (field, value) in [("reportingInstance", &event.reporting_instance), ("action", &event.action), ("reason", &event.reason)] {
             if str_of(value).is_empty() {
                 errors.required(&FieldPath::new(field), "");
             }

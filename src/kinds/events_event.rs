@@ -36,6 +36,11 @@ impl Kind for EventsEvent {
     };
     const STORAGE: Storage = Storage::ViewOf { group: "", plural: "events" };
 
+    fn default(object: &mut api::Event) {
+        object.deprecated_source.get_or_insert_default();
+        object.regarding.get_or_insert_default();
+    }
+
     fn validate(object: &api::Event, errors: &mut FieldErrors) {
         event::validate(&as_core(object), "reportingController", errors);
     }
@@ -152,10 +157,10 @@ fn as_core(event: &api::Event) -> core::Event {
         related: event.related.clone(),
         reporting_component: event.reporting_controller.clone(),
         reporting_instance: event.reporting_instance.clone(),
-        series: event.series.as_ref().map(|s| core::EventSeries {
-            count: Some(s.count),
-            last_observed_time: Some(s.last_observed_time.clone()),
-        }),
+        series: event
+            .series
+            .as_ref()
+            .map(|s| core::EventSeries { count: Some(s.count), last_observed_time: Some(s.last_observed_time.clone()) }),
         source: event.deprecated_source.clone(),
         type_: event.type_.clone(),
     }

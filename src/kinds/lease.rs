@@ -26,6 +26,16 @@ impl Kind for Lease {
         object.spec.get_or_insert_default();
     }
 
+    /// Without coordinated leader election (a feature that is off in v1.35) nobody asks for a holder.
+    fn prepare_create(object: &mut api::Lease) {
+        let spec = object.spec.get_or_insert_default();
+        (spec.strategy, spec.preferred_holder) = (None, None);
+    }
+
+    fn prepare_update(new: &mut api::Lease, _old: &api::Lease) {
+        Self::prepare_create(new);
+    }
+
     fn validate(object: &api::Lease, errors: &mut FieldErrors) {
         let Some(spec) = &object.spec else { return };
         let path = FieldPath::new("spec");
@@ -35,17 +45,10 @@ impl Kind for Lease {
         if let Some(count) = spec.lease_transitions.filter(|c| *c < 0) {
             errors.invalid(&path.child("leaseTransitions"), count, "must be greater than or equal to 0");
         }
-        if let Some(strategy) = spec.strategy.as_deref().filter(|s| *s != "OldestEmulationVersion" && !s.contains('/')) {
-            errors.not_supported(&path.child("strategy"), strategy, &["OldestEmulationVersion"]);
-        }
-        if !fill::str_of(&spec.preferred_holder).is_empty() && fill::str_of(&spec.strategy).is_empty() {
-            errors.forbidden(&path.child("preferredHolder"), "may only be specified if `strategy` is defined");
-        }
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[table::NAME, table::text("Holder", "The identity of the holder of a current lease.", 0), table::AGE];
+        const COLUMNS: &[Column] = &[table::NAME, table::text("Holder", "The identity of the holder of a current lease.", 0), table::AGE];
         COLUMNS
     }
 

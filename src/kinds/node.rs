@@ -52,6 +52,8 @@ impl Kind for Node {
         }
         spec.pod_cidr = spec.pod_cidrs.as_ref().and_then(|c| c.first().cloned());
         let status = object.status.get_or_insert_default();
+        status.node_info.get_or_insert_default();
+        status.daemon_endpoints.get_or_insert_default().kubelet_endpoint.get_or_insert_default();
         if status.allocatable.is_none() {
             status.allocatable.clone_from(&status.capacity);
         }

@@ -48,7 +48,7 @@ impl Kind for ReplicaSet {
         let (path, spec) = (FieldPath::new("spec"), object.spec.clone().unwrap_or_default());
         check::non_negative(&path.child("replicas"), spec.replicas.unwrap_or_default(), errors);
         check::non_negative(&path.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or_default(), errors);
-        template::validate_selected(&path, &spec.selector, &spec.template.unwrap_or_default(), "deployment", errors);
+        template::validate_selected(&path, &spec.selector, &spec.template.unwrap_or_default(), errors);
     }
 
     fn validate_update(new: &api::ReplicaSet, old: &api::ReplicaSet, errors: &mut FieldErrors) {

@@ -5,6 +5,8 @@ use super::{check, fill};
 use crate::meta::{FieldErrors, FieldPath, LabelSelector, Selector};
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 
+const MISMATCH: &str = "`selector` does not match template `labels`";
+
 pub fn default(template: &mut PodTemplateSpec) {
     default::pod_spec(template.spec.get_or_insert_default());
 }
@@ -23,23 +25,26 @@ pub fn validate(path: &FieldPath, template: &PodTemplateSpec, errors: &mut Field
 }
 
 /// A selector, which must be there and name something, and the template, which must match it and restart always.
-/// `kind` is the word for the error on an empty selector.
-pub fn validate_selected(path: &FieldPath, selector: &LabelSelector, template: &PodTemplateSpec, kind: &str, errors: &mut FieldErrors) {
+pub fn validate_selected(path: &FieldPath, selector: &LabelSelector, template: &PodTemplateSpec, errors: &mut FieldErrors) {
     let selector_path = path.child("selector");
-    check::label_selector(&selector_path, selector, errors);
-    if check::selects_all(selector) {
-        errors.invalid(&selector_path, check::json_of(selector), format!("empty selector is invalid for {kind}"));
-    }
-    let path = path.child("template");
-    let Ok(parsed) = Selector::from_label_selector(selector) else {
-        errors.invalid(&selector_path, check::json_of(selector), "invalid label selector");
-        return;
-    };
     let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-    if !parsed.matches(labels) {
-        let why = "`selector` does not match template `labels`";
-        errors.invalid(&path.child("metadata").child("labels"), check::json_of(&labels), why);
+    let template_path = path.child("template");
+    let labels_path = template_path.child("metadata").child("labels");
+    // The type cannot tell an empty selector from none; none is the likelier mistake.
+    if check::selects_all(selector) {
+        errors.required(&selector_path, "");
+        errors.invalid(&labels_path, check::json_of(&labels), MISMATCH);
+    } else {
+        check::label_selector(&selector_path, selector, errors);
+        let Some(parsed) = Selector::from_label_selector(selector).ok().filter(|_| check::is_sound(selector)) else {
+            errors.invalid(&selector_path, check::json_of(selector), "invalid label selector");
+            return;
+        };
+        if !parsed.matches(labels) {
+            errors.invalid(&labels_path, check::json_of(&labels), MISMATCH);
+        }
     }
+    let path = template_path;
     validate(&path, template, errors);
     let none = PodSpec::default();
     let spec = template.spec.as_ref().unwrap_or(&none);

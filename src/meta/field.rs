@@ -158,10 +158,9 @@ impl FieldErrors {
             format!("may not be more than {max_bytes} byte{}", if max_bytes == 1 { "" } else { "s" }),
         );
     }
-    /// `allowed` is listed sorted and quoted, as apimachinery prints it.
+    /// `allowed` is listed quoted, in the order given.
     pub fn not_supported(&mut self, path: &FieldPath, value: impl Into<Value>, allowed: &[&str]) {
-        let mut names: Vec<String> = allowed.iter().map(|a| format!("\"{a}\"")).collect();
-        names.sort();
+        let names: Vec<String> = allowed.iter().map(|a| format!("\"{a}\"")).collect();
         self.push(FieldErrorType::NotSupported, path, value, format!("supported values: {}", names.join(", ")));
     }
 }

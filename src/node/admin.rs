@@ -3,6 +3,7 @@
 //! `GET /images`; `POST /images/import?path=…` (the agent reads the file); `POST /images/pull?reference=…`;
 //! `POST /images/remove?reference=…`. Answers are JSON; an error is `{"error": "…"}` with a status that is not 200.
 
+use super::images::ImageService;
 use super::serve::Query;
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -67,6 +68,10 @@ async fn answer(images: Images, request: Request<Incoming>) -> Response<Body> {
         ("POST", "/images/import") => {
             let path = PathBuf::from(query.text("path"));
             blocking(move || images.import(&path).map(|references| json!(references))).await
+        }
+        ("POST", "/images/pull") => {
+            let pulled = ImageService::pull(&images, query.text("reference"), &[]).await;
+            pulled.map(|image| json!(image.digest))
         }
         ("POST", "/images/remove") => {
             let reference = query.text("reference").to_owned();

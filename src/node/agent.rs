@@ -23,7 +23,7 @@ use crate::env::Clock;
 use crate::kinds::{Object, ObjectKey, Pod, Service};
 use crate::meta::{Selector, Status};
 use k8s_openapi::api::core::v1 as api;
-use orchd_runtime::spec::SandboxStatus;
+use orchd_runtime::spec::{ContainerState, SandboxStatus};
 use orchd_runtime::{RuntimeEvent, StartError};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -111,7 +111,7 @@ impl Agent {
         let found = context.containers.list().await?.into_iter().map(|s| (s.spec.id.clone(), s)).collect();
         let registration = Registration { context: Arc::clone(&context), machine, identity: options.identity };
         let handles = Arc::new(Mutex::new(Handles::new()));
-        let follower = Follower { context: Arc::clone(&context), handles: Arc::clone(&handles), found };
+        let follower = Follower { context: Arc::clone(&context), handles: Arc::clone(&handles), found, swept: false };
         let tasks = vec![
             AbortOnDropHandle::new(tokio::spawn(registration.run())),
             AbortOnDropHandle::new(tokio::spawn(follower.run(options.events))),
@@ -165,6 +165,11 @@ impl Agent {
         lock(&self.handles).values().map(|h| Arc::clone(&h.view.borrow())).collect()
     }
 
+    /// Every Service, as the agent follows them.
+    pub fn services(&self) -> Cache {
+        self.context.services.clone()
+    }
+
     pub fn containers(&self) -> &Arc<dyn Containers> {
         &self.context.containers
     }
@@ -200,6 +205,24 @@ struct Follower {
     handles: Arc<Mutex<Handles>>,
     /// Sandboxes found at the start that no pod has claimed yet.
     found: HashMap<String, SandboxStatus>,
+    /// Directories of pods that are gone have been removed.
+    swept: bool,
+}
+
+/// Removes directories and logs of pods that are not among `known` (uids). Blocks.
+fn sweep(dirs: &Dirs, known: &[String]) {
+    let bases = [dirs.data.join("pods"), dirs.run.join("pods"), dirs.data.join("logs")];
+    for entry in bases.iter().filter_map(|base| std::fs::read_dir(base).ok()).flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Logs lie under namespace_name_uid.
+        let uid = name.rsplit('_').next().unwrap_or_default();
+        if known.iter().any(|k| k == uid) {
+            continue;
+        }
+        if let Err(error) = local::remove_tree(&entry.path()) {
+            tracing::warn!(dir = %entry.path().display(), %error, "what a pod left was not removed");
+        }
+    }
 }
 
 impl Follower {
@@ -249,7 +272,7 @@ impl Follower {
     }
 
     async fn gone(&self, uid: &str) {
-        self.send(uid, Message::Outcome(Outcome::Removed)).await;
+        self.send(uid, Outcome::Removed.into()).await;
     }
 
     async fn put(&mut self, object: &Object) {
@@ -261,7 +284,7 @@ impl Follower {
             handles.contains_key(&uid)
         };
         if known {
-            return self.send(&uid, Message::Outcome(Outcome::Pod(pod))).await;
+            return self.send(&uid, Outcome::Pod(pod).into()).await;
         }
         let state = self.first_state(pod, &uid);
         let handle = worker::start(&self.context, state);
@@ -301,6 +324,11 @@ impl Follower {
 
     /// What was found at the start and belongs to no pod of the API goes.
     fn remove_orphans(&mut self) {
+        if !std::mem::replace(&mut self.swept, true) {
+            let known: Vec<String> = lock(&self.handles).keys().cloned().chain(self.found.keys().cloned()).collect();
+            let dirs = self.context.dirs.clone();
+            tokio::task::spawn_blocking(move || sweep(&dirs, &known));
+        }
         for (uid, sandbox) in self.found.drain() {
             let context = Arc::clone(&self.context);
             tokio::spawn(async move {
@@ -315,11 +343,17 @@ impl Follower {
     async fn event(&mut self, event: RuntimeEvent) {
         match event {
             RuntimeEvent::ContainerExited { sandbox, container, exit } => {
+                // Of a sandbox whose pod has not been heard of yet, the end is noted where it was found.
+                let found = self.found.get_mut(&sandbox).and_then(|s| s.containers.iter_mut().find(|c| c.spec.id == container));
+                if let Some(found) = found {
+                    found.state = ContainerState::Exited(exit);
+                    return;
+                }
                 self.send(&sandbox, Message::Exit { id: container, exit }).await;
             }
             RuntimeEvent::SandboxLost { sandbox } => {
                 self.found.remove(&sandbox);
-                self.send(&sandbox, Message::Outcome(Outcome::SandboxLost)).await;
+                self.send(&sandbox, Outcome::SandboxLost.into()).await;
             }
         }
     }

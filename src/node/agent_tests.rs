@@ -2,7 +2,6 @@ use super::*;
 use crate::client::DeleteOptions;
 use crate::env::SystemClock;
 use crate::node::fakes::{FakeApi, FakeContainers, FakeImages, FakeLinks};
-use orchd_runtime::spec::ContainerState;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -100,8 +99,11 @@ async fn the_node_registers_and_renews() {
 #[tokio::test]
 async fn a_pod_runs_to_completion() {
     let node = Node::new().await;
-    node.pod("p", json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "img:1", "args": ["exit", "0"]}],
-        "containers": container(&["exit", "0"])}));
+    node.pod(
+        "p",
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "img:1", "args": ["exit", "0"]}],
+        "containers": container(&["exit", "0"])}),
+    );
     let pod = node.phase("p", "Succeeded").await;
     assert_eq!(pod["status"]["podIP"], "10.1.0.7");
     let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
@@ -123,9 +125,8 @@ async fn a_pod_runs_to_completion() {
 async fn a_crashing_container_backs_off() {
     let node = Node::new().await;
     node.pod("p", json!({"restartPolicy": "Always", "containers": container(&["exit", "3"])}));
-    let waits = |p: Option<&Value>| {
-        p.is_some_and(|p| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff")
-    };
+    let waits =
+        |p: Option<&Value>| p.is_some_and(|p| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff");
     let pod = node.api.until("pods", "p", waits).await.unwrap();
     let status = &pod["status"]["containerStatuses"][0];
     assert_eq!((status["restartCount"].as_i64(), status["lastState"]["terminated"]["exitCode"].as_i64()), (Some(1), Some(3)));
@@ -198,7 +199,9 @@ async fn what_cannot_start_says_why() {
     assert_eq!((ended["reason"].as_str(), ended["exitCode"].as_i64()), (Some("StartError"), Some(128)));
     assert!(ended["message"].as_str().unwrap().contains("executable file not found in $PATH"));
     node.pod("image", json!({"containers": [{"name": "c", "image": "missing:1"}]}));
-    let reason = |wanted: &'static str| move |p: Option<&Value>| p.unwrap()["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == wanted;
+    let reason = |wanted: &'static str| {
+        move |p: Option<&Value>| p.unwrap()["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == wanted
+    };
     node.api.until("pods", "image", reason("ErrImagePull")).await;
     node.api.until("pods", "image", reason("ImagePullBackOff")).await;
     let events = node.api.events("image");
@@ -254,6 +257,7 @@ async fn a_new_agent_finds_what_runs_and_removes_what_nobody_knows() {
     assert_eq!(live_pods(&containers, &at).await.unwrap().len(), 2);
     // While no agent looks, one pod is deleted for good.
     api.delete(&Target::object::<Pod>("n", "q"), &DeleteOptions { grace_period_seconds: Some(0), ..Default::default() }).await.unwrap();
+    std::fs::create_dir_all(at.data.join("logs/n_long-gone_uid-77/c")).unwrap();
     let (containers, events) = containers.reopened();
     let node = Node { agent: agent(&api, &containers, events, dir.path()).await, api, containers, dir };
     let started = std::time::Instant::now();
@@ -263,6 +267,8 @@ async fn a_new_agent_finds_what_runs_and_removes_what_nobody_knows() {
     }
     let found = node.containers.container("c").unwrap();
     assert!(matches!(found.state, ContainerState::Running { .. }));
+    let logs = || std::fs::read_dir(node.dir.path().join("data/logs")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(!logs().any(|l| l.ends_with("uid-77")), "logs of a pod that is gone");
     assert_eq!(node.api.get_json("pods", "n", "p").unwrap()["status"], before["status"], "it was not even touched");
     let sandbox = node.containers.sandboxes().keys().next().unwrap().clone();
     node.containers.end(&sandbox, &found.spec.id, 5, None).await;

@@ -1,8 +1,8 @@
 //! An API, a runtime, an image store and a network in memory, for tests of the agent.
 
+use super::Containers;
 use super::context::Links;
 use super::images::{Credentials, ImageService};
-use super::Containers;
 use crate::client::{Client, DeleteOptions, List, ListOptions, PatchType, Target, WatchEvent, WatchEvents};
 use crate::kinds::{Object, ObjectKey, Resource, load};
 use crate::meta::Status;
@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::jiff::Timestamp;
 use orchd_runtime::image::Image;
-use orchd_runtime::spec::{
-    ContainerSpec, ContainerState, ContainerStatus, Exit, ProcessSpec, Resources, SandboxSpec, SandboxStatus,
-};
+use orchd_runtime::spec::{ContainerSpec, ContainerState, ContainerStatus, Exit, ProcessSpec, Resources, SandboxSpec, SandboxStatus};
 use orchd_runtime::{ExecSession, RuntimeEvent, StartError, Usage};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -279,8 +277,8 @@ impl FakeContainers {
     /// The newest container of that name.
     pub fn container(&self, name: &str) -> Option<ContainerStatus> {
         let sandboxes = self.sandboxes();
-        let all = sandboxes.values().flat_map(|s| &s.containers);
-        all.filter(|c| c.spec.labels.get(super::container::NAME).is_some_and(|n| n == name)).next_back().cloned()
+        let mut all = sandboxes.values().flat_map(|s| &s.containers);
+        all.rfind(|c| c.spec.labels.get(super::container::NAME).is_some_and(|n| n == name)).cloned()
     }
 
     pub async fn end(&self, sandbox: &str, container: &str, code: i32, signal: Option<i32>) {

@@ -1,7 +1,7 @@
 //! What IO brought, and how it changes a pod's state. Pure.
 
 use super::plan::change;
-use super::state::{Ended, Kill, KillStage, Phase, PodState, Problem, Run, Running, Sandbox, Stage, Unhealthy};
+use super::state::{Ended, Kill, KillStage, Phase, PodState, Problem, Role, Run, Running, Sandbox, Stage, Unhealthy};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::net::IpAddr;
@@ -114,6 +114,17 @@ fn lost(state: &mut PodState, now: Timestamp) {
             forget_attempt(run);
         }
     }
+    state.initialize_again = true;
+    let inits: Vec<String> = state.specs().filter(|(_, role)| *role == Role::Init).map(|(c, _)| c.name.clone()).collect();
+    for name in inits {
+        change(state, &name, |run| {
+            if let Phase::Ended(ended) = &run.phase {
+                run.last = Some(ended.clone());
+                run.phase = Phase::Waiting;
+                run.restarts += 1;
+            }
+        });
+    }
 }
 
 fn torn_down(state: &mut PodState, result: Result<(), String>, now: Timestamp) {
@@ -173,6 +184,9 @@ fn hook_done(run: &mut Run) {
 
 fn started(state: &mut PodState, container: &str, result: Result<Running, StartFailure>, hook_failure: Option<String>, now: Timestamp) {
     let grace = SignedDuration::from_secs(state.grace_seconds());
+    if state.mains().iter().any(|c| c.name == container) && result.is_ok() {
+        state.initialize_again = false;
+    }
     let spec = state.container_spec(container);
     let (startup, readiness) = spec.map_or((false, false), |c| (c.startup_probe.is_some(), c.readiness_probe.is_some()));
     change(state, container, |run| {

@@ -173,7 +173,8 @@ fn run_containers(state: &PodState, now: Timestamp, plan: &mut Plan) {
         let run = state.run(&container.name);
         if is_sidecar(container) {
             start_if_due(state, container, Role::Sidecar, now, plan);
-            if !initialized && !(run.running().is_some() && run.started) {
+            let up = run.running().is_some() && run.started;
+            if !initialized && !up {
                 return;
             }
         } else if !initialized && !run.ended().is_some_and(|e| e.succeeded()) {

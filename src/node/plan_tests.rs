@@ -409,6 +409,26 @@ fn a_lost_sandbox_is_made_anew_and_its_containers_restart() {
 }
 
 #[test]
+fn a_new_sandbox_initializes_again() {
+    let mut d = Drive::new(json!({"initContainers": containers(&["i"]), "containers": containers(&["a"])}));
+    d.ready();
+    d.started("i");
+    d.exits("i", 0);
+    d.started("a");
+    d.apply(Outcome::SandboxLost);
+    assert_eq!(d.steps(), ["remove-sandbox"]);
+    d.apply(Outcome::SandboxRemoved(Ok(())));
+    d.steps();
+    d.apply(Outcome::Sandbox(Ok((2, None))));
+    assert_eq!(d.steps(), ["start i"]);
+    d.started("i");
+    assert_eq!(d.exits("i", 0), ["start a"]);
+    d.started("a");
+    assert_eq!((d.state.run("i").restarts, d.state.run("a").restarts), (1, 1));
+    assert_eq!(d.exits("a", 1), ["back-off a"]);
+}
+
+#[test]
 fn a_pod_deleted_while_it_is_being_made_waits_for_what_is_on_its_way() {
     let mut d = Drive::new(json!({"containers": containers(&["a"])}));
     assert_eq!(d.steps(), ["sandbox", "volumes"]);

@@ -224,6 +224,8 @@ pub struct PodState {
     pub start_time: Timestamp,
     pub containers: BTreeMap<String, Run>,
     pub failure: Option<Failure>,
+    /// The sandbox is a new one: init containers run again before the main ones do.
+    pub initialize_again: bool,
     /// When what still runs of a pod that is to stop is killed.
     pub stop_by: Option<Timestamp>,
     pub teardown: Stage,
@@ -243,6 +245,7 @@ impl PodState {
             start_time: started,
             containers: BTreeMap::new(),
             failure: None,
+            initialize_again: false,
             stop_by: None,
             teardown: Stage::Idle,
             finalized: Stage::Idle,
@@ -290,9 +293,9 @@ impl PodState {
     pub fn deleted(&self) -> bool {
         self.removed || self.pod.metadata.deletion_timestamp.is_some()
     }
-    /// True once any main container has been started: init containers are then history.
+    /// True once any main container has been started in this sandbox: init containers are then history.
     pub fn initialized_before(&self) -> bool {
-        self.mains().iter().any(|c| !matches!(self.run(&c.name).phase, Phase::Waiting | Phase::Starting(None)))
+        !self.initialize_again && self.mains().iter().any(|c| !matches!(self.run(&c.name).phase, Phase::Waiting | Phase::Starting(None)))
     }
     pub fn host_network(&self) -> bool {
         self.spec().host_network == Some(true)

@@ -11,4 +11,7 @@ mod resources;
 mod score;
 mod wanted;
 
+#[cfg(test)]
+mod tests;
+
 pub use driver::run;

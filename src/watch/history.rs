@@ -45,3 +45,37 @@ impl History {
         Ok(self.records.range(start..))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::{ConfigMap, Object, Registered};
+    use crate::watch::{Change, Event};
+    use k8s_openapi::api::core::v1 as core;
+    use proptest::prelude::*;
+
+    fn record(revision: i64, bytes: usize) -> Arc<Record> {
+        let object = Arc::new(Object::new(ConfigMap::resource(), Box::new(core::ConfigMap::default()), revision));
+        Arc::new(Record::new(Event { change: Change::Added, object, previous: None }, revision, bytes))
+    }
+
+    proptest! {
+        /// A start is either refused, or followed by every change since; what is kept is bounded.
+        #[test]
+        fn nothing_is_left_out(sizes in proptest::collection::vec(0usize..2_000_000, 1..40), start in 0i64..60) {
+            let mut history = History::new(10);
+            for (at, bytes) in sizes.iter().enumerate() {
+                history.push(record(11 + i64::try_from(at).unwrap(), *bytes));
+            }
+            let last = 10 + i64::try_from(sizes.len()).unwrap();
+            prop_assert!(history.records.len() == 1 || history.records.iter().map(|r| r.bytes()).sum::<usize>() <= MAX_BYTES);
+            match history.after(start) {
+                Err(floor) => prop_assert!(start < floor),
+                Ok(records) => {
+                    let revisions: Vec<i64> = records.map(|r| r.revision()).collect();
+                    prop_assert_eq!(revisions, (start + 1..=last).collect::<Vec<_>>());
+                }
+            };
+        }
+    }
+}

@@ -81,3 +81,57 @@ pub fn decode(resource: &'static dyn Resource, kv: &KeyValue) -> Option<Arc<Obje
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::{ConfigMap, ObjectKey, Registered};
+    use crate::watch::Change;
+    use orchd_store::{Op, Options, Txn};
+
+    fn key(name: &str) -> Bytes {
+        keys::key(ConfigMap::resource(), &ObjectKey::new("ns", name))
+    }
+
+    async fn write(store: &Store, ops: Vec<Op>) {
+        store.txn(Txn { success: ops, ..Txn::default() }).await.unwrap();
+    }
+
+    fn put(name: &str, data: &str) -> Op {
+        let json =
+            format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"ns"}},"data":{{"k":"{data}"}}}}"#);
+        Op::put(key(name), json)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_second_load_tells_what_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0 }).await.unwrap();
+        write(&store, vec![put("same", "1"), put("changed", "1"), put("gone", "1"), Op::put("/registry/core/nothings/x", "{")]).await;
+        let first = load(&store, &Snapshot::default()).unwrap();
+        assert_eq!((first.records.len(), first.snapshot.revision()), (3, store.revision()));
+        write(&store, vec![put("changed", "2"), Op::delete(key("gone"))]).await;
+        write(&store, vec![put("new", "1")]).await;
+        write(&store, vec![Op::put("/other", "x")]).await;
+        let second = load(&store, &first.snapshot).unwrap();
+        assert_eq!(second.snapshot.revision(), store.revision());
+        let told: Vec<(Change, String)> = second.records.iter().map(|r| (r.event().change, r.event().object.key().name)).collect();
+        let want = [(Change::Modified, "changed"), (Change::Added, "new"), (Change::Deleted, "gone")];
+        assert_eq!(told, want.map(|(change, name)| (change, name.to_owned())));
+        let object = |snapshot: &Snapshot| snapshot.object(ConfigMap::resource(), &ObjectKey::new("ns", "same")).cloned().unwrap();
+        assert!(Arc::ptr_eq(&object(&first.snapshot), &object(&second.snapshot)));
+        store.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn more_than_a_page_is_read_at_one_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0 }).await.unwrap();
+        for chunk in 0..21 {
+            write(&store, (0..100).map(|i| put(&format!("m{:05}", chunk * 100 + i), "1")).collect()).await;
+        }
+        let loaded = load(&store, &Snapshot::default()).unwrap();
+        assert_eq!(loaded.snapshot.objects(ConfigMap::resource(), Some("ns")).count(), 2100);
+        store.close().await;
+    }
+}

@@ -81,7 +81,7 @@ impl Keeper {
         let held = self.state.read(|machine| machine.bytes());
         let least = if tight { SNAPSHOT_TIGHT_BYTES } else { SNAPSHOT_BYTES.max(2 * held) };
         if self.log.bytes() > least && self.snapshot_lags() {
-            self.blocking(|state, snapshots| Ok(snapshots.build(state).map(drop)?)).await?;
+            self.blocking(|state, snapshots| Ok(snapshots.prepare(state)?)).await?;
             if self.node.snapshot().await.is_err() {
                 tracing::debug!("the replica has stopped: the log is not purged");
             }

@@ -16,7 +16,7 @@ use std::path::Path;
 pub fn recover(dir: &Path, log: &Log) -> Result<(State, Snapshots), OpenError> {
     // Entries before this one are not in the log any more.
     let begins = log.state().purged.map_or(0, |(upto, _)| upto + 1);
-    let mut checkpoint = Checkpoint::new(Box::new(SledPlace(dir.join("checkpoint"))));
+    let mut checkpoint = Checkpoint::new(Box::new(SledPlace::new(dir.join("checkpoint"))));
     let path = Snapshots::path(dir);
     let image = Image::open(&path).unwrap_or_else(|error| {
         tracing::error!(path = %path.display(), %error, "the snapshot cannot be read");

@@ -108,11 +108,13 @@ pub struct Snapshots {
     dir: PathBuf,
     checkpoint: Mutex<Checkpoint>,
     current: Mutex<Option<Arc<Image>>>,
+    /// Made ahead, for Raft to take.
+    ready: Mutex<Option<Arc<Image>>>,
 }
 
 impl Snapshots {
     pub fn new(dir: PathBuf, checkpoint: Checkpoint, current: Option<Image>) -> Self {
-        Self { dir, checkpoint: Mutex::new(checkpoint), current: Mutex::new(current.map(Arc::new)) }
+        Self { dir, checkpoint: Mutex::new(checkpoint), current: Mutex::new(current.map(Arc::new)), ready: Mutex::default() }
     }
 
     pub fn path(dir: &Path) -> PathBuf {
@@ -203,6 +205,25 @@ impl Snapshots {
         std::fs::rename(&half, Self::path(&self.dir))?;
         File::open(&self.dir)?.sync_all()?;
         Ok(header)
+    }
+
+    /// Makes a snapshot ahead of Raft's asking: there, a disk that is full would be the end of the replica.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub fn prepare(&self, state: &State) -> io::Result<()> {
+        let image = self.build(state)?;
+        *self.ready.lock() = Some(image);
+        Ok(())
+    }
+
+    /// The snapshot made ahead, or one of now.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub fn provide(&self, state: &State) -> io::Result<Arc<Image>> {
+        let ready = self.ready.lock().take();
+        ready.map_or_else(|| self.build(state), Ok)
     }
 
     /// Lets the checkpoint's files go.

@@ -1,73 +1,111 @@
-//! The image that orchd carries: one layer with this program's own file, so that something runs where no registry is.
+//! The image that orchd carries: its own binary, so that a machine without a registry has something to run.
 
-use super::store::{Image, ImageError, Images};
-use serde_json::json;
+use super::store::{Image, ImageError, Images, hex, write_whole};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Where the program lies in the image.
-pub const PROGRAM: &str = "/orchd";
-/// The label by which an image tells which file it was made of.
-const MADE_OF: &str = "dev.orchd.made-of";
-/// A tar ends with two empty blocks.
-const END: [u8; 1024] = [0; 1024];
+/// What an image was made from; the same again is the same image.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Source {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_ns: i128,
+    entrypoint: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Made {
+    source: Source,
+    digest: String,
+}
 
 impl Images {
-    /// Makes sure that `reference` means the image of this very program file: its entrypoint is the program with
-    /// `arguments`. Costs nothing where it is there already. Blocks.
+    /// Makes `reference` mean an image whose one layer holds `exe` (a static binary) as /orchd, started by `entrypoint`.
+    /// Cheap if that was done before and `exe` has not changed. Blocks.
     ///
     /// # Errors
-    /// The file cannot be read, or the store not be written.
-    pub fn ensure_builtin(&self, reference: &str, program: &Path, arguments: &[&str]) -> Result<Image, ImageError> {
-        let meta = File::open(program)?.metadata()?;
-        let made_of = format!("{}-{}-{}-{}", meta.dev(), meta.ino(), meta.len(), meta.mtime_nsec() ^ meta.mtime());
-        if let Some(image) = self.get(reference).filter(|i| label(i).is_some_and(|l| l == made_of)) {
+    /// The binary cannot be read, or the store not written.
+    pub fn ensure_builtin(&self, reference: &str, exe: &Path, entrypoint: &[String]) -> Result<Image, ImageError> {
+        let mut file = File::open(exe)?;
+        let meta = file.metadata()?;
+        let source = Source {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: meta.len(),
+            modified_ns: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+            entrypoint: entrypoint.to_vec(),
+        };
+        let note = self.scratch().with_file_name("builtin.json");
+        // One that is missing or unreadable costs making the image again.
+        let made = std::fs::read(&note).ok().and_then(|bytes| serde_json::from_slice::<Made>(&bytes).ok());
+        if let Some(made) = made.filter(|m| m.source == source)
+            && let Some(image) = self.tag(reference, &made.digest)?
+        {
             return Ok(image);
         }
-        let mut digest = Sha256::new();
-        io::copy(&mut layer(program)?, &mut digest)?;
-        let entrypoint: Vec<&str> = [PROGRAM].into_iter().chain(arguments.iter().copied()).collect();
-        let config = json!({
-            "architecture": super::archive::machine(), "os": "linux",
-            "config": {"Entrypoint": entrypoint, "Env": ["PATH=/"], "WorkingDir": "/", "Labels": {MADE_OF: made_of}},
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", super::store::hex(&digest.finalize()))]},
-            "history": [],
-        });
-        self.ingest(&[reference.to_owned()], config.to_string().as_bytes(), std::iter::once(layer(program)))
+        let mut layer = Hashed { file: tempfile::tempfile_in(self.scratch())?, hash: Sha256::new() };
+        write_layer(&mut layer, &mut file, meta.len())?;
+        let diff_id = hex(&layer.hash.finalize());
+        let config = config(&diff_id, entrypoint);
+        layer.file.seek(SeekFrom::Start(0))?;
+        let image = self.ingest(&[reference.to_owned()], config.as_bytes(), [Ok(layer.file)].into_iter())?;
+        let made = Made { source, digest: image.digest.clone() };
+        write_whole(&note, &serde_json::to_vec(&made).map_err(io::Error::from)?)?;
+        Ok(image)
     }
 }
 
-fn label(image: &Image) -> Option<String> {
-    image.config.config().as_ref()?.labels().as_ref()?.get(MADE_OF).cloned()
+struct Hashed {
+    file: File,
+    hash: Sha256,
 }
 
-/// The layer as a tar stream: the program, and the directories that every image should have.
-fn layer(program: &Path) -> Result<impl Read + use<>, ImageError> {
-    let file = File::open(program)?;
-    let length = file.metadata()?.len();
-    let mut head = Vec::new();
-    for dir in ["tmp", "etc", "dev", "proc", "sys"] {
-        head.extend_from_slice(header(dir, tar::EntryType::Directory, if dir == "tmp" { 0o1777 } else { 0o755 }, 0)?.as_bytes());
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
     }
-    head.extend_from_slice(header(PROGRAM.trim_start_matches('/'), tar::EntryType::Regular, 0o755, length)?.as_bytes());
-    let padding = vec![0u8; usize::try_from(length.next_multiple_of(512) - length).unwrap_or(0)];
-    Ok(io::Cursor::new(head).chain(file.take(length)).chain(io::Cursor::new(padding)).chain(&END[..]))
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
-fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<tar::Header> {
-    let mut header = tar::Header::new_ustar();
-    header.set_path(path)?;
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_cksum();
-    Ok(header)
+fn write_layer(out: impl Write, exe: impl Read, bytes: u64) -> io::Result<()> {
+    let mut tar = tar::Builder::new(out);
+    let header = |kind, mode, size| {
+        let mut h = tar::Header::new_gnu();
+        h.set_entry_type(kind);
+        h.set_mode(mode);
+        h.set_size(size);
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(0);
+        h
+    };
+    let passwd: &[u8] = b"root:x:0:0:root:/root:/orchd\nnobody:x:65534:65534:nobody:/:/orchd\n";
+    tar.append_data(&mut header(tar::EntryType::Directory, 0o1777, 0), "tmp", io::empty())?;
+    tar.append_data(&mut header(tar::EntryType::Directory, 0o755, 0), "etc", io::empty())?;
+    tar.append_data(&mut header(tar::EntryType::Regular, 0o644, passwd.len() as u64), "etc/passwd", passwd)?;
+    tar.append_data(&mut header(tar::EntryType::Regular, 0o755, bytes), "orchd", exe.take(bytes))?;
+    tar.into_inner().map(drop)
+}
+
+fn config(diff_id: &str, entrypoint: &[String]) -> String {
+    serde_json::json!({
+        "architecture": super::archive::machine(),
+        "os": "linux",
+        "config": { "Entrypoint": entrypoint, "WorkingDir": "/", "Env": ["PATH=/"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{diff_id}")] },
+        "history": [],
+    })
+    .to_string()
 }
 
 #[cfg(test)]
@@ -75,19 +113,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_follows_its_program() {
+    fn it_is_made_once_and_again_when_the_binary_changes() {
         if !nix::unistd::geteuid().is_root() {
-            return eprintln!("SKIPPED: unpacking layers needs root");
+            eprintln!("SKIPPED: making images needs root");
+            return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let (images, program) = (Images::open(&dir.path().join("images")).unwrap(), dir.path().join("program"));
-        std::fs::write(&program, "one").unwrap();
-        let first = images.ensure_builtin("orchd.dev/x:builtin", &program, &["verb"]).unwrap();
-        assert_eq!(first.read_file("orchd").as_deref(), Some(&b"one"[..]));
-        assert_eq!(images.ensure_builtin("orchd.dev/x:builtin", &program, &["verb"]).unwrap().digest, first.digest);
-        std::fs::write(&program, "other").unwrap();
-        let second = images.ensure_builtin("orchd.dev/x:builtin", &program, &["verb"]).unwrap();
-        assert_eq!(second.read_file("orchd").as_deref(), Some(&b"other"[..]));
-        assert_eq!(images.get("orchd.dev/x:builtin").unwrap().digest, second.digest);
+        let exe = dir.path().join("exe");
+        std::fs::write(&exe, "one").unwrap();
+        let images = Images::open(&dir.path().join("images")).unwrap();
+        let entrypoint = ["/orchd".to_owned(), "hello".into()];
+        let first = images.ensure_builtin("orchd.local/hello:v1", &exe, &entrypoint).unwrap();
+        assert_eq!(first.read_file("orchd").unwrap(), b"one");
+        assert_eq!(first.config.config().as_ref().unwrap().entrypoint().as_ref().unwrap(), &entrypoint);
+        let again = images.ensure_builtin("orchd.local/hello:v2", &exe, &entrypoint).unwrap();
+        assert_eq!(again.digest, first.digest);
+        assert_eq!(again.references, ["orchd.local/hello:v1", "orchd.local/hello:v2"]);
+        std::fs::write(&exe, "two").unwrap();
+        let changed = images.ensure_builtin("orchd.local/hello:v2", &exe, &entrypoint).unwrap();
+        assert_eq!(changed.read_file("orchd").unwrap(), b"two");
+        assert_eq!(images.get("orchd.local/hello:v1").unwrap().digest, first.digest);
     }
 }

@@ -5,12 +5,13 @@
 
 mod archive;
 mod builtin;
+mod pull;
 pub mod reference;
 mod store;
 mod unpack;
 mod users;
 
-pub use builtin::PROGRAM;
+pub use pull::PullError;
 pub use reference::Reference;
 pub use store::{Image, ImageError, Images};
 pub use users::ResolvedUser;

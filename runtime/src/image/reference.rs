@@ -36,6 +36,15 @@ fn is_registry_name(text: &str) -> bool {
 }
 
 impl Reference {
+    /// Whether its registry is on this machine, which may then speak plain HTTP (as Docker has it).
+    pub fn is_local(&self) -> bool {
+        let host = match self.registry.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => self.registry.split(':').next().unwrap_or_default(),
+        };
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
     /// # Errors
     /// What is wrong with the text: `invalid reference format` and its like.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -103,6 +112,21 @@ mod tests {
         }
         let pinned = format!("a/b@sha256:{}", "0".repeat(64));
         assert_eq!(Reference::parse(&pinned).unwrap().to_string(), format!("docker.io/{pinned}"));
+    }
+
+    #[test]
+    fn a_registry_on_this_machine_is_known() {
+        for (text, local) in [
+            ("localhost:5000/a", true),
+            ("127.0.0.1:5000/a", true),
+            ("127.3.2.1/a", true),
+            ("[::1]:5000/a", true),
+            ("nginx", false),
+            ("10.0.0.1:5000/a", false),
+            ("localhost.example/a", false),
+        ] {
+            assert_eq!(Reference::parse(text).unwrap().is_local(), local, "{text}");
+        }
     }
 
     #[test]

@@ -73,6 +73,8 @@ struct IndexFile {
 pub struct Images {
     dir: PathBuf,
     index: Arc<Mutex<IndexFile>>,
+    /// Held while an image is being pulled, so that who asks meanwhile waits and then finds it.
+    pub(super) pulls: Arc<super::pull::Pulls>,
 }
 
 const FORMAT: u32 = 1;
@@ -99,7 +101,7 @@ impl Images {
         if index.version > FORMAT {
             return Err(ImageError::Malformed(format!("{} was written by a newer orchd (format {})", dir.display(), index.version)));
         }
-        Ok(Self { dir: dir.to_owned(), index: Arc::new(Mutex::new(index)) })
+        Ok(Self { dir: dir.to_owned(), index: Arc::new(Mutex::new(index)), pulls: Arc::default() })
     }
 
     fn index(&self) -> MutexGuard<'_, IndexFile> {
@@ -174,6 +176,24 @@ impl Images {
     fn save(&self, index: &IndexFile) -> Result<(), ImageError> {
         let json = serde_json::to_vec_pretty(index).map_err(|e| ImageError::Malformed(e.to_string()))?;
         Ok(write_whole(&self.dir.join("index.json"), &json)?)
+    }
+
+    /// Whether a layer is here, unpacked.
+    pub(super) fn has_layer(&self, diff_id: &str) -> bool {
+        file_name(diff_id).is_ok_and(|name| self.dir.join("layers").join(name).exists())
+    }
+
+    /// Makes a reference mean an image that is here; None if it is not.
+    pub(super) fn tag(&self, reference: &str, digest: &str) -> Result<Option<Image>, ImageError> {
+        let Some(record) = self.index().images.get(digest).cloned() else { return Ok(None) };
+        if !record.layers.iter().all(|l| self.has_layer(l)) {
+            return Ok(None);
+        }
+        let name = normalise(reference)?;
+        if self.index().references.get(&name).is_none_or(|d| d != digest) {
+            self.record(record, vec![name])?;
+        }
+        Ok(self.get(digest))
     }
 
     /// Unpacks a layer unless it is there; returns the bytes of its tar.
@@ -309,11 +329,11 @@ fn decompress<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageErr
     Ok(Box::new(reader))
 }
 
-fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, ImageError> {
+pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, ImageError> {
     serde_json::from_slice(bytes).map_err(|e| ImageError::Malformed(format!("image config: {e}")))
 }
 
-fn normalise(reference: &str) -> Result<String, ImageError> {
+pub(super) fn normalise(reference: &str) -> Result<String, ImageError> {
     Reference::parse(reference).map(|r| r.to_string()).map_err(|why| ImageError::Reference(reference.to_owned(), why))
 }
 
@@ -329,7 +349,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_extension("new");
     let mut file = File::create(&part)?;
     file.write_all(bytes)?;

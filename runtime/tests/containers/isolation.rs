@@ -89,7 +89,10 @@ pub async fn read_only_root_and_masked_paths(mut w: World) {
     assert_eq!(w.run_ok(&pod, spec).await, "");
     let spec = w.container(&["list", "/dev"]);
     // The kernel may have no /proc/kcore for `core` to name.
-    assert_eq!(w.run_ok(&pod, spec).await.replace("core ", ""), "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero\n");
+    assert_eq!(
+        w.run_ok(&pod, spec).await.replace("core ", ""),
+        "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero\n"
+    );
     w.end(&pod).await;
 }
 

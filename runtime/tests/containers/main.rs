@@ -71,6 +71,7 @@ fn main() {
         limits_change_and_usage_is_seen
         a_new_agent_finds_what_runs
         a_dead_shim_is_told
+        a_sandbox_that_cannot_be_made_leaves_nothing
         many_at_once
         speed
     }

@@ -1,8 +1,8 @@
 //! Processes: how they start, what they get, how they end.
 
 use crate::world::{World, finish};
-use orchd_runtime::spec::*;
 use orchd_runtime::StartError;
+use orchd_runtime::spec::*;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -96,7 +96,8 @@ pub async fn logs_survive_and_are_marked(mut w: World) {
 
 pub async fn programs_that_cannot_run(mut w: World) {
     let pod = w.pod().await;
-    let prefix = "failed to create containerd task: failed to create shim task: OCI runtime create failed: unable to start container process: ";
+    let prefix =
+        "failed to create containerd task: failed to create shim task: OCI runtime create failed: unable to start container process: ";
     for (program, expected) in [
         ("foo", "exec: \"foo\": executable file not found in $PATH: unknown"),
         ("/foo", "exec: \"/foo\": stat /foo: no such file or directory: unknown"),
@@ -126,7 +127,8 @@ pub async fn programs_that_cannot_run(mut w: World) {
     w.runtime.start_container(&pod, spec).await.unwrap();
     let process = ProcessSpec { args: vec!["x".into()], ..World::process(&[]) };
     let error = w.runtime.exec(&pod, &id, process, false).await.err().unwrap().to_string();
-    let expected = "OCI runtime exec failed: exec failed: unable to start container process: exec: \"x\": executable file not found in $PATH: unknown";
+    let expected =
+        "OCI runtime exec failed: exec failed: unable to start container process: exec: \"x\": executable file not found in $PATH: unknown";
     assert!(error.ends_with(expected), "{error}");
     assert!(matches!(w.runtime.exec(&pod, "none", World::process(&["exit"]), false).await, Err(StartError::NoContainer(_))));
     let spec = w.container(&["exit"]);
@@ -276,7 +278,9 @@ pub async fn speed(mut w: World) {
         w.runtime.remove_sandbox(&pod).await.unwrap();
         remove.push(began.elapsed());
     }
-    for (name, times) in [("create_sandbox", &mut sandbox), ("start_container", &mut start), ("exec", &mut exec), ("remove_sandbox", &mut remove)] {
+    for (name, times) in
+        [("create_sandbox", &mut sandbox), ("start_container", &mut start), ("exec", &mut exec), ("remove_sandbox", &mut remove)]
+    {
         let (p50, max) = median(times);
         println!("{name}: p50 {p50:?}, max {max:?}");
     }

@@ -70,7 +70,7 @@ pub async fn a_dead_shim_is_told(mut w: World) {
         if !agent_is_there {
             drop(std::mem::replace(&mut w.events, tokio::sync::mpsc::channel(1).1));
         }
-        unsafe { libc::kill(shim, libc::SIGKILL) };
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
         if !agent_is_there {
             w.reopen().await;
         }
@@ -84,4 +84,16 @@ pub async fn a_dead_shim_is_told(mut w: World) {
         w.runtime.remove_sandbox(&pod).await.unwrap();
         w.nothing_left();
     }
+}
+
+pub async fn a_sandbox_that_cannot_be_made_leaves_nothing(w: World) {
+    let spec = SandboxSpec { sysctls: [("net.no.such".to_owned(), "1".to_owned())].into(), ..w.sandbox() };
+    let error = w.runtime.create_sandbox(spec).await.unwrap_err().to_string();
+    assert!(error.contains("sysctl net.no.such=1"), "{error}");
+    w.nothing_left();
+    let spec = SandboxSpec { cgroup_path: "../out".into(), ..w.sandbox() };
+    assert!(matches!(w.runtime.create_sandbox(spec).await, Err(StartError::Invalid(_))));
+    let pod = w.pod().await;
+    assert!(matches!(w.runtime.create_sandbox(w.sandbox()).await, Err(StartError::Invalid(_))));
+    w.end(&pod).await;
 }

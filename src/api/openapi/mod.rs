@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-pub const V2_PROTOBUF_DOTTED: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What the protobuf form is answered as. Clients ask with an `@` before `v1.0`, which Go no longer takes in an answer.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Grows when this module writes other documents than before; part of every hash, so that no client keeps an old one.
 const REVISION: u32 = 1;

@@ -130,6 +130,24 @@ fn times_and_negative_numbers() {
     assert_eq!(got["count"], json!(-1));
 }
 
+#[test]
+fn no_two_fields_of_a_type_share_a_number() {
+    for def in schema().types() {
+        let mut numbers: Vec<u32> = def.fields.iter().map(|f| f.number).filter(|n| *n != 0).collect();
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), count, "{}", def.name);
+    }
+}
+
+#[test]
+fn every_stored_kind_has_a_type() {
+    for names in crate::kinds::all().iter().map(|r| r.names()) {
+        assert!(schema().kind(names.group, names.version, names.kind).is_some(), "{}", names.kind);
+    }
+}
+
 proptest! {
     #[test]
     fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0usize..6) {

@@ -181,8 +181,7 @@ fn open_api(query: &Query, headers: &HeaderMap, segments: &[&str]) -> Result<Res
         ["v2"] => {
             let etag = format!("\"{}\"", openapi::hash(None));
             if accept.contains("com.github.proto-openapi.spec.v2") {
-                let content_type = if accept.contains("v2.v1.0") { openapi::V2_PROTOBUF_DOTTED } else { openapi::V2_PROTOBUF };
-                return Ok(cached(headers, &etag, content_type, openapi::v2_protobuf(), "public"));
+                return Ok(cached(headers, &etag, openapi::V2_PROTOBUF, openapi::v2_protobuf(), "public"));
             }
             Ok(cached(headers, &etag, "application/json", openapi::v2_json(), "public"))
         }

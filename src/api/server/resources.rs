@@ -57,12 +57,13 @@ impl Call<'_> {
     /// The Status that the client is shown.
     pub async fn serve(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (target, body_kind) = self.target()?;
-        if matches!(target.subresource, Some("log" | "exec" | "attach" | "portforward" | "proxy")) {
+        let proxied = target.subresource == Some("proxy");
+        if !self.path.rest.is_empty() && !proxied {
+            return Err(Status::not_served());
+        }
+        if proxied || matches!(target.subresource, Some("log" | "exec" | "attach" | "portforward")) {
             let snapshot = self.shared.options.feed.snapshot();
             return Ok(streams::serve(&self.shared.options.nodes, &snapshot, &target, &self.path.rest, request).await);
-        }
-        if !self.path.rest.is_empty() {
-            return Err(Status::not_served());
         }
         let (parts, body) = request.into_parts();
         let form = self.form(&parts.headers, target.resource)?;

@@ -19,7 +19,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -159,7 +161,13 @@ async fn write_frames(mut sink: SplitSink<Socket, Message>, protocol: Protocol, 
             return;
         }
     }
-    // The client may have closed first.
+    say_goodbye(&mut sink).await;
+}
+
+/// Closes as clients expect it of a session that went well. The client may have closed first.
+async fn say_goodbye(sink: &mut SplitSink<Socket, Message>) {
+    let close = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    drop(sink.send(Message::Close(Some(close))).await);
     drop(sink.close().await);
 }
 
@@ -200,8 +208,7 @@ pub(super) fn stream_bytes(request: Request<Body>, mut body: Incoming) -> Result
                     return;
                 }
             }
-            // The client may have closed first.
-            drop(sink.close().await);
+            say_goodbye(&mut sink).await;
         };
         let read = async { while let Some(Ok(_)) = stream.next().await {} };
         tokio::select! {

@@ -95,7 +95,11 @@ fn configuration(target: &Target, json: &Bytes, options: &WriteOptions) -> Resul
     let unknown = decoded.warnings.iter().find_map(|w| w.strip_prefix("unknown field \"")?.strip_suffix('"'));
     if let Some(path) = unknown {
         let of = target.namespace.as_ref().map_or_else(|| format!("/{name}"), |ns| format!("{ns}/{name}"));
-        let why = format!("failed to create typed patch object ({of}; {}, Kind={}): .{path}: field not declared in schema", n.group_version(), n.kind);
+        let why = format!(
+            "failed to create typed patch object ({of}; {}, Kind={}): .{path}: field not declared in schema",
+            n.group_version(),
+            n.kind
+        );
         return Err(Status { code: 500, ..Status::new(Reason::Unknown, why) });
     }
     let twice: Vec<String> = match options.field_validation {
@@ -108,6 +112,22 @@ fn configuration(target: &Target, json: &Bytes, options: &WriteOptions) -> Resul
     Ok((config, twice))
 }
 
+/// An apply that changes nothing once defaults are filled in and quantities are written as the server writes them has not
+/// happened: its time does not count.
+fn settled(new: Box<dyn AnyObject>, old: &Object) -> Box<dyn AnyObject> {
+    let timeless = |object: &dyn AnyObject| {
+        let mut fields = object.meta().managed_fields.clone().unwrap_or_default();
+        fields.iter_mut().for_each(|f| f.time = None);
+        fields
+    };
+    if timeless(&*new) != timeless(old.any()) {
+        return new;
+    }
+    let mut quiet = new.clone_box();
+    quiet.meta_mut().managed_fields.clone_from(&old.meta().managed_fields);
+    if quiet.equals(old.any()) { quiet } else { new }
+}
+
 /// Notes in the new object's managedFields what `options.field_manager` changed, if the object is tracked.
 pub(super) fn track(
     target: &Target,
@@ -116,8 +136,11 @@ pub(super) fn track(
     old: &Object,
     now: Timestamp,
 ) -> Result<Box<dyn AnyObject>, Status> {
+    if options.applies {
+        return Ok(settled(new, old));
+    }
     let tracked = new.meta().managed_fields.as_ref().is_some_and(|f| !f.is_empty());
-    if options.applies || !tracked || new.equals(old.any()) {
+    if !tracked || new.equals(old.any()) {
         return Ok(new);
     }
     let before: Value = serde_json::from_slice(old.json()).map_err(Status::internal)?;

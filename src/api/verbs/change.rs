@@ -60,7 +60,10 @@ impl Verbs {
             }
             check_uid(target, new.meta(), &old, &key)?;
             self.prepare(target, part, options, &mut *new, &old)?;
-            let addresses = self.allocate_for(target.resource, &mut *new, Some(&old)).await?;
+            let addresses = match part {
+                Part::Whole => self.allocate_for(target.resource, &mut *new, Some(&old)).await?,
+                Part::Status | Part::Finalize | Part::Trusted => None,
+            };
             validate(target.resource, part, &*new, &old)?;
             count_generation(target.resource, part, &mut *new, &old);
             warnings.extend(target.resource.warnings(&*new));

@@ -71,6 +71,7 @@ impl Verbs {
         let name = object.meta().name.clone().unwrap_or_default();
         let mut errors = metadata::validate(resource, &*object);
         errors.0.extend(resource.validate(&*object).0);
+        errors.0.extend(resource.validate_create(&*object).0);
         metadata::refuse(resource, &name, &errors)?;
         warnings.extend(resource.warnings(&*object));
         let stored = keys::stored(resource);

@@ -2,11 +2,11 @@
 
 use super::duplicates::duplicates;
 use crate::api::requests::FieldValidation;
-use crate::api::schema::{Shape, Type};
+use crate::api::schema::{Shape, Type, schema};
 use crate::kinds::{self, AnyObject, Resource};
 use crate::meta::{GroupVersion, Status};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A typed object, and what to warn of.
 #[derive(Debug)]
@@ -64,25 +64,45 @@ fn misfit(error: &serde_json::Error) -> Misfit {
     Misfit(error.to_string())
 }
 
-/// The document with numbers as strings where a Quantity stands (`cpu: 1` is what people write): Go takes both, our types
-/// only strings. None if it is no JSON or nothing had to change. Only documents that do not decode come here.
+/// What Go writes where a time that must be there was never set, and JSON says null.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// The document as our types take it, where Go's are wider: numbers as strings where a Quantity stands (`cpu: 1` is what
+/// people write), and times where one must stand and none does. None if it is no JSON or nothing had to change. Only
+/// documents that do not decode come here.
 fn normalised(resource: &dyn Resource, json: &[u8]) -> Option<Vec<u8>> {
     let n = resource.names();
     let mut value: Value = serde_json::from_slice(json).ok()?;
-    let changed = quote_quantities(&mut value, Shape::of_kind(n.group, n.version, n.kind));
+    let changed = mend(&mut value, Shape::of_kind(n.group, n.version, n.kind));
     changed.then(|| value.to_string().into_bytes())
 }
 
-fn quote_quantities(value: &mut Value, shape: Shape) -> bool {
+fn mend(value: &mut Value, shape: Shape) -> bool {
     match value {
         Value::Number(number) if matches!(shape.ty(), Some(Type::Quantity)) => {
             *value = Value::String(number.to_string());
             true
         }
-        Value::Object(map) => map.iter_mut().fold(false, |any, (key, v)| quote_quantities(v, shape.child(key)) | any),
-        Value::Array(list) => list.iter_mut().fold(false, |any, v| quote_quantities(v, shape.item()) | any),
+        Value::Object(map) => {
+            let timed = set_times(map, shape);
+            map.iter_mut().fold(timed, |any, (key, v)| mend(v, shape.child(key)) | any)
+        }
+        Value::Array(list) => list.iter_mut().fold(false, |any, v| mend(v, shape.item()) | any),
         _ => false,
     }
+}
+
+fn set_times(map: &mut Map<String, Value>, shape: Shape) -> bool {
+    let Some(Type::Object(at)) = shape.ty() else { return false };
+    let mut changed = false;
+    for field in &schema().get(*at).fields {
+        let required = matches!(field.ty, Type::Time | Type::MicroTime) && !field.omit_empty && !field.pointer;
+        if required && map.get(field.name).is_none_or(Value::is_null) {
+            map.insert(field.name.to_owned(), ZERO_TIME.into());
+            changed = true;
+        }
+    }
+    changed
 }
 
 /// What a document says it is. Values of other types are as good as missing ones.
@@ -168,6 +188,13 @@ mod tests {
         );
         assert!(of("[]").starts_with("the object provided is unrecognized (must be of type ConfigMap): "));
         assert!(of(r#"{"kind":"ConfigMap","data":{"a":1}}"#).starts_with("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: "));
+    }
+
+    #[test]
+    fn times_that_go_leaves_null_are_zero() {
+        let json = br#"{"kind":"Service","status":{"conditions":[{"type":"a","status":"True","lastTransitionTime":null,"reason":"r","message":"m"}]}}"#;
+        let service = decode(crate::kinds::Service::resource(), json, FieldValidation::Strict).unwrap().object.to_value();
+        assert_eq!(service["status"]["conditions"][0]["lastTransitionTime"], "0001-01-01T00:00:00Z");
     }
 
     #[test]

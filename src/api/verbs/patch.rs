@@ -1,9 +1,9 @@
 //! patch: the change is worked out on the JSON of the present object, and what comes out goes the way of an update.
 
+use super::Verbs;
 use super::decode::{Decoded, decode_or_misfit};
 use super::duplicates::duplicates;
 use super::update::{body_of, check_name, part_of};
-use super::Verbs;
 use crate::api::patch::{PatchKind, json, merge, strategic};
 use crate::api::requests::{Answer, FieldValidation, WriteOptions};
 use crate::api::schema::Shape;

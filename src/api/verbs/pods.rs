@@ -1,9 +1,9 @@
 //! What is particular to pods: binding, eviction, resize, ephemeral containers; and waiting for a new pod's ServiceAccount.
 
-use super::{Verbs, metadata};
 use super::change::Part;
 use super::decode::Decoded;
 use super::list::key_of;
+use super::{Verbs, metadata};
 use crate::api::requests::{Answer, DeleteRequest, WriteOptions};
 use crate::client::{DeleteOptions, Target};
 use crate::kinds::pod::{strategy, validate};

@@ -8,7 +8,7 @@ use crate::api::requests::{WatchQuery, Watched};
 use crate::client::Target;
 use crate::kinds::{Object, ObjectKey, Resource};
 use crate::meta::{FieldErrors, FieldPath, Status};
-use crate::watch::{Change, Record, Scope, Sink, Snapshot, keys};
+use crate::watch::{Change, Record, Scope, Sink, Snapshot, cache, keys};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -76,9 +76,11 @@ fn open(
 ) -> (Option<ApiSink>, Receiver) {
     let stored = keys::stored(target.resource);
     let view = (stored.names() != target.resource.names()).then_some(target.resource);
-    let initial: Vec<Arc<Object>> = match after {
-        Some(_) => Vec::new(),
-        None => objects(snapshot, target).filter(|o| wanted(target, o) && filter.matches(o)).collect(),
+    let initial: Vec<Arc<Object>> = match (after, scope(target, &filter)) {
+        (Some(_), _) => Vec::new(),
+        // One object need not be looked for among all.
+        (None, Scope::Object(key)) => cache::object_of(snapshot, target.resource, &key).into_iter().filter(|o| filter.matches(o)).collect(),
+        (None, _) => objects(snapshot, target).filter(|o| wanted(target, o) && filter.matches(o)).collect(),
     };
     let (sender, receiver) = mpsc::channel(initial.len() + changes.len() + BUFFER);
     let mut sink =

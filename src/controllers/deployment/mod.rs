@@ -5,6 +5,8 @@ mod rolling;
 mod scale;
 mod status;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use super::owners::{Claims, claim, keys_of, keys_of_owners, own_key};
 use super::plan::{Action, Controller, Key, Note, Plan, Text, reference};
@@ -13,7 +15,6 @@ use crate::meta::{Selector, time};
 use crate::watch::{Change, Event, Snapshot};
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
 
 pub struct Deployments;
 
@@ -175,7 +176,7 @@ impl<'a> Rollout<'a> {
         status::is_complete(&self.d, self.replicas(), &self.status)
     }
 
-    /// Writes what was decided: ReplicaSets first, then the Deployment's revision, then its status.
+    /// Writes what was decided: ReplicaSets first, then the Deployment's status and with it its revision.
     fn finish(mut self, kind: status::Kind) -> Plan {
         let mut plan = Plan::default();
         let about = reference(self.d.object());
@@ -184,11 +185,6 @@ impl<'a> Rollout<'a> {
         changes.extend(made);
         changes.append(&mut self.deleted);
         plan.then(changes);
-        let annotated = self.d.metadata.annotations.as_ref().and_then(|a| a.get(history::REVISION));
-        if let Some(revision) = self.revision.as_ref().filter(|r| Some(*r) != annotated) {
-            let body = json!({"metadata": {"annotations": {history::REVISION: revision}}});
-            plan.then(vec![Action::merge(self.d.object(), body).at(self.d.object())]);
-        }
         self.write_status(&mut plan, kind, making);
         plan
     }

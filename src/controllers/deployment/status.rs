@@ -1,6 +1,7 @@
 //! The Deployment's status: counts, and the conditions Available, Progressing and ReplicaFailure.
 
 use super::super::plan::{Action, Plan};
+use super::history::REVISION;
 use super::{Rollout, Set, seconds};
 use crate::kinds::Deployment;
 use crate::meta::{Reason, Status};
@@ -203,8 +204,15 @@ impl Rollout<'_> {
                 plan.requeue(at + SignedDuration::from_secs(1));
             }
         }
-        if normal(&new) != normal(&self.d.status.clone().unwrap_or_default()) {
-            plan.status = Some(write(&self.d, new));
+        let annotated = self.d.metadata.annotations.as_ref().and_then(|a| a.get(REVISION));
+        let revision = self.revision.as_ref().filter(|r| Some(*r) != annotated);
+        if revision.is_some() || normal(&new) != normal(&self.d.status.clone().unwrap_or_default()) {
+            let mut d = (*self.d).clone();
+            // With the status: an annotation written with the spec would count as a new generation.
+            if let Some(revision) = revision {
+                d.metadata.annotations.get_or_insert_default().insert(REVISION.into(), revision.clone());
+            }
+            plan.status = Some(write(&d, new));
         }
         if let Some(name) = making
             && self.has_deadline()

@@ -15,6 +15,13 @@ pub fn pod(pod: &mut Pod) {
     containers::each_mut(spec, |c| requests_from_limits(&mut c.resources));
     resources::default_pod_level(spec);
     fill::or(&mut spec.enable_service_links, true);
+    if let Some(status) = &mut pod.status {
+        let lists = [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
+        for container in lists.into_iter().flatten().flatten() {
+            container.state.get_or_insert_default();
+            container.last_state.get_or_insert_default();
+        }
+    }
     if spec.host_network == Some(true) {
         containers::each_mut(spec, |c| {
             c.ports.iter_mut().flatten().filter(|p| p.host_port.is_none()).for_each(|p| p.host_port = Some(p.container_port));

@@ -2,6 +2,7 @@
 //! the subresources `resize` and `ephemeralcontainers` let through (pkg/registry/core/pod/strategy.go).
 
 use super::{default, resources, state};
+use crate::meta::ObjectMeta;
 use k8s_openapi::api::core::v1::{Container, Pod, PodAffinityTerm, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -16,6 +17,7 @@ pub fn prepare_create(pod: &mut Pod) {
         status: "False".into(),
         reason: Some("SchedulingGated".into()),
         message: Some("Scheduling is blocked due to non-empty scheduling gates".into()),
+        last_transition_time: pod.metadata.creation_timestamp.clone(),
         ..PodCondition::default()
     };
     pod.status = Some(PodStatus {
@@ -103,7 +105,7 @@ pub fn prepare_ephemeral_containers(new: &mut Pod, old: &Pod) {
     let containers = new.spec.take().and_then(|s| s.ephemeral_containers);
     new.spec = old.spec.clone();
     new.status = old.status.clone();
-    new.metadata = kept_metadata(&new.metadata.resource_version, old);
+    new.metadata = kept_metadata(&new.metadata, old);
     if let Some(spec) = &mut new.spec {
         spec.ephemeral_containers = containers;
     }
@@ -121,11 +123,13 @@ pub fn prepare_resize(new: &mut Pod, old: &Pod) {
     spec.init_containers = Some(init_containers).filter(|l| !l.is_empty());
     new.spec = Some(spec);
     new.status = old.status.clone();
-    new.metadata = kept_metadata(&new.metadata.resource_version, old);
+    new.metadata = kept_metadata(&new.metadata, old);
 }
 
-fn kept_metadata(resource_version: &Option<String>, old: &Pod) -> crate::meta::ObjectMeta {
-    crate::meta::ObjectMeta { resource_version: resource_version.clone(), ..old.metadata.clone() }
+/// The old metadata, with the version and uid that the client means.
+fn kept_metadata(new: &ObjectMeta, old: &Pod) -> ObjectMeta {
+    let uid = new.uid.clone().or_else(|| old.metadata.uid.clone());
+    ObjectMeta { resource_version: new.resource_version.clone(), uid, ..old.metadata.clone() }
 }
 
 fn resized(new: &[Container], old: &[Container]) -> Option<Vec<Container>> {

@@ -61,6 +61,8 @@ impl Kind for Service {
         }
         if matches!(kind_of(spec), "ClusterIP" | "NodePort" | "LoadBalancer") {
             fill::or(&mut spec.internal_traffic_policy, "Cluster".into());
+        } else if kind_of(spec) == "ExternalName" {
+            spec.internal_traffic_policy = None;
         }
         if kind_of(spec) == "LoadBalancer" {
             fill::or(&mut spec.allocate_load_balancer_node_ports, true);

@@ -223,7 +223,7 @@ fn traffic(spec: &ServiceSpec, errors: &mut FieldErrors) {
         (false, None) => {}
     }
     match &spec.internal_traffic_policy {
-        None if kind_of(spec) != "ExternalName" => errors.required(&path("internalTrafficPolicy"), ""),
+        None if matches!(kind_of(spec), "ClusterIP" | "NodePort" | "LoadBalancer") => errors.required(&path("internalTrafficPolicy"), ""),
         Some(policy) => check::one_of(&path("internalTrafficPolicy"), policy, &["Cluster", "Local"], errors),
         None => {}
     }

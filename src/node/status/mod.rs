@@ -33,6 +33,10 @@ pub fn of(state: &PodState, previous: &api::PodStatus, host_ip: IpAddr, now: Tim
     if let Some(over @ ("Succeeded" | "Failed")) = previous.phase.as_deref() {
         phase = over.to_owned();
     }
+    // What stops without having been anything has failed.
+    if terminal && !matches!(phase.as_str(), "Succeeded" | "Failed") {
+        phase = "Failed".into();
+    }
     let host = host_ip.to_string();
     let ip = if state.host_network() { Some(host.clone()) } else { state.ip.map(|ip| ip.to_string()) };
     let ip = ip.or_else(|| previous.pod_ip.clone());
@@ -58,9 +62,8 @@ pub fn of(state: &PodState, previous: &api::PodStatus, host_ip: IpAddr, now: Tim
 
 /// True if `theirs` says something else than `ours` about what is the node's to say: phase, conditions, readiness.
 pub fn differs(ours: &api::PodStatus, theirs: &api::PodStatus) -> bool {
-    let condition = |status: &api::PodStatus, kind: &str| {
-        status.conditions.iter().flatten().find(|c| c.type_ == kind).map(|c| c.status.clone())
-    };
+    let condition =
+        |status: &api::PodStatus, kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind).map(|c| c.status.clone());
     let conditions = ours.conditions.iter().flatten().any(|c| condition(theirs, &c.type_).as_ref() != Some(&c.status));
     let ready = |status: &api::PodStatus| by_name(status).into_iter().map(|(name, s)| (name.to_owned(), s.ready)).collect::<Vec<_>>();
     ours.phase != theirs.phase || conditions || ready(ours) != ready(theirs)

@@ -172,7 +172,7 @@ mod tests {
         let meta = fs::metadata(path).unwrap();
         assert_eq!((meta.gid(), meta.mode() & 0o7777), (123, 0o2777));
         let path = make("mem ory", json!({"medium": "Memory", "sizeLimit": "1Mi"}), None).unwrap();
-        assert_eq!(mounts_below(&path).unwrap(), [path.clone()]);
+        assert_eq!(mounts_below(&path).unwrap(), std::slice::from_ref(&path));
         assert_eq!(nix::sys::statvfs::statvfs(&path).unwrap().blocks() * 4096, 1 << 20);
         remove_tree(dir.path()).unwrap();
         assert!(!dir.path().exists());

@@ -40,8 +40,14 @@ const MAX_ROUNDS: usize = 32;
 /// What a pod's task is sent.
 #[derive(Debug)]
 pub enum Message {
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     Exit { id: String, exit: Exit },
+}
+
+impl From<Outcome> for Message {
+    fn from(outcome: Outcome) -> Self {
+        Self::Outcome(Box::new(outcome))
+    }
 }
 
 /// The agent's hold on a pod's task.
@@ -181,7 +187,7 @@ impl Worker {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Outcome(outcome) => self.outcome(outcome),
+            Message::Outcome(outcome) => self.outcome(*outcome),
             Message::Exit { id, exit } => self.exit(id, &exit),
         }
     }
@@ -279,7 +285,7 @@ impl Worker {
                 ip: self.state.ip,
             };
             let sender = self.sender.clone();
-            let report = async move |outcome| drop(sender.send(Message::Outcome(outcome)).await);
+            let report = async move |outcome: Outcome| drop(sender.send(outcome.into()).await);
             let task = tokio::spawn(async move { probes::run(target, kind, report).await });
             self.probes.insert((id, kind), AbortOnDropHandle::new(task));
         }

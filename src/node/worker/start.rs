@@ -9,7 +9,7 @@ use crate::node::files::{self, HostName};
 use crate::node::hooks;
 use crate::node::outcome::{Outcome, StartFailure};
 use crate::node::sources::Claims;
-use crate::node::state::{Ended, Running};
+use crate::node::state::{Ended, PodState, Running};
 use crate::node::termination;
 use crate::node::volumes::Source;
 use k8s_openapi::api::core::v1 as api;
@@ -21,6 +21,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the first list of services is waited for.
+const SERVICES: Duration = Duration::from_secs(10);
 
 /// What a start needs to know.
 pub struct Request {
@@ -30,6 +35,8 @@ pub struct Request {
     pub attempt: i32,
     pub ip: Option<IpAddr>,
     pub volumes: BTreeMap<String, Source>,
+    /// Tells when the pod is deleted: nothing that may take long is then waited for.
+    pub view: watch::Receiver<Arc<PodState>>,
     /// The id of the attempt before, which is removed once this one is there.
     pub before: Option<String>,
 }
@@ -38,7 +45,8 @@ pub async fn run(request: Request) -> Outcome {
     let name = request.container.name.clone();
     let result = start(&request).await;
     let hook_failure = match &result {
-        Ok(running) => post_start(&request, running).await.err(),
+        // Who is deleted meanwhile is stopped, whatever the hook would have said.
+        Ok(running) => unless_deleted(&request, post_start(&request, running)).await.and_then(Result::err),
         Err(failure) => {
             tell_failure(&request, failure);
             None
@@ -48,6 +56,20 @@ pub async fn run(request: Request) -> Outcome {
         remove_before(&request);
     }
     Outcome::Started { container: name, result, hook_failure }
+}
+
+/// None if the pod is deleted before the work is done.
+async fn unless_deleted<T>(request: &Request, work: impl Future<Output = T>) -> Option<T> {
+    let mut view = request.view.clone();
+    let deleted = async {
+        // An error means that the pod's task has ended.
+        let _ = view.wait_for(|state| state.deleted()).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = deleted => None,
+    }
 }
 
 fn tell_failure(request: &Request, failure: &StartFailure) {
@@ -61,7 +83,8 @@ fn tell_failure(request: &Request, failure: &StartFailure) {
 
 async fn start(request: &Request) -> Result<Running, StartFailure> {
     let Request { context, pod, container, .. } = request;
-    let image = context.puller.ensure(pod, container).await?;
+    let deleted = || StartFailure::Create("the pod is being deleted".into());
+    let image = unless_deleted(request, context.puller.ensure(pod, container)).await.ok_or_else(deleted)??;
     let spec = prepare(request, &image).await.map_err(StartFailure::Config)?;
     let tell = |reason, text: &str| context.events.pod(pod, Some(&container.name), false, reason, text);
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
@@ -111,7 +134,8 @@ async fn prepare(request: &Request, image: &Image) -> Result<ContainerSpec, Stri
     let Request { context, pod, container, .. } = request;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let claims = Claims::new(&context.sources, namespace, env::references(container));
-    context.services.synced().await;
+    let synced = tokio::time::timeout(SERVICES, context.services.synced()).await;
+    synced.map_err(|_| "services have not yet been read at least once, cannot construct envvars")?;
     let fetched = claims.fetch().await?;
     let mut services = context.services.in_namespace(namespace);
     if namespace != "default" {

@@ -12,8 +12,8 @@ use crate::node::hooks;
 use crate::node::outcome::Outcome;
 use crate::node::plan::Step;
 use crate::node::resources;
-use crate::node::status;
 use crate::node::state::{Failure, Problem, Running};
+use crate::node::status;
 use crate::node::volumes::local;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::jiff::Timestamp;
@@ -37,7 +37,7 @@ impl Worker {
     }
 
     fn spawn_outcome(&self, io: impl Future<Output = Outcome> + Send + 'static) {
-        self.spawn(async move { Some(Message::Outcome(io.await)) });
+        self.spawn(async move { Some(io.await.into()) });
     }
 
     pub(super) fn carry_out(&mut self, step: Step) {
@@ -85,6 +85,7 @@ impl Worker {
             container,
             ip: self.state.ip,
             volumes: self.volumes.sources(&self.state.pod),
+            view: self.view.subscribe(),
             before,
         };
         self.spawn_outcome(start::run(request));

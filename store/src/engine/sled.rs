@@ -6,9 +6,12 @@
 //! that. It may fail to open after a crash: the caller then wipes it and builds it anew.
 
 use super::{Batch, Engine, EngineError, Place};
-use std::fs::File;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Bytes of a value in one sled entry: 17 of them and their keys stay far below a quarter of a segment.
 const CHUNK: usize = 4 << 10;
@@ -16,26 +19,67 @@ const CHUNK: usize = 4 << 10;
 const CACHE_BYTES: u64 = 2 << 20;
 /// How often sled tidies its file up in the background.
 const TIDY_MS: u64 = 10_000;
+const UNLOCK_TRIES: u32 = 200;
+const UNLOCK_PAUSE: Duration = Duration::from_millis(10);
 
-pub struct SledPlace(pub PathBuf);
+/// A directory of generations: one that is made anew never meets the files of the one before, which sled's threads may
+/// still touch for a moment after it was closed.
+pub struct SledPlace {
+    dir: PathBuf,
+    generation: AtomicU64,
+}
+
+impl SledPlace {
+    pub fn new(dir: PathBuf) -> Self {
+        let generation = generations(&dir).max().unwrap_or(1);
+        Self { dir, generation: AtomicU64::new(generation) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join(self.generation.load(Ordering::Relaxed).to_string())
+    }
+}
+
+fn generations(dir: &Path) -> impl Iterator<Item = u64> + use<> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+}
 
 impl Place for SledPlace {
     fn exists(&self) -> bool {
-        self.0.exists()
+        generations(&self.dir).next().is_some()
     }
 
     fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
-        let path = self.0.clone();
-        let db = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(TIDY_MS)).open()?;
-        Ok(Box::new(Sled { db, path: self.0.clone() }))
+        let path = self.path();
+        until_unlocked(&path.join("db"))?;
+        let db = ::sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(TIDY_MS)).open()?;
+        Ok(Box::new(Sled { db, path }))
     }
 
     fn wipe(&self) -> io::Result<()> {
-        match std::fs::remove_dir_all(&self.0) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        match std::fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
+}
+
+/// Waits for the threads of a sled that this process has closed to let its lock go; nobody else can hold it, since the
+/// whole directory is locked. If they do not, opening says so.
+fn until_unlocked(db: &Path) -> io::Result<()> {
+    for _ in 0..UNLOCK_TRIES {
+        let file = match OpenOptions::new().read(true).write(true).open(db) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok() {
+            return Ok(());
+        }
+        std::thread::park_timeout(UNLOCK_PAUSE);
+    }
+    Ok(())
 }
 
 pub struct Sled {

@@ -154,6 +154,14 @@ pub fn torn(bytes: &[u8], start: usize) -> bool {
     false
 }
 
+/// The first byte that is not zero, looked for a page at a time.
+pub fn first_written(bytes: &[u8]) -> Option<usize> {
+    const PAGE: usize = 4096;
+    let zeros = [0; PAGE];
+    let page = bytes.chunks(PAGE).position(|page| *page != zeros[..page.len()])? * PAGE;
+    bytes[page..].iter().position(|byte| *byte != 0).map(|at| page + at)
+}
+
 /// The first whole frame behind `start` whose sequence number is at least `from`.
 pub fn frame_behind(bytes: &[u8], start: usize, from: u64) -> Option<usize> {
     let magic = MAGIC.to_le_bytes();

@@ -59,7 +59,7 @@ fn read_segment(recovered: &mut Recovered, number: u64, path: PathBuf, last: boo
     let mut sequence = number;
     let mut offset = 0;
     let mut held = Segment { file: file.clone(), path: path.clone(), last: None, size: bytes.len() as u64 };
-    let clean = loop {
+    loop {
         match frame::look(&bytes[offset..]) {
             Found::Frame { sequence: found, len } if found == sequence => {
                 let frame = &bytes[offset..offset + len];
@@ -71,24 +71,23 @@ fn read_segment(recovered: &mut Recovered, number: u64, path: PathBuf, last: boo
                 sequence += 1;
             }
             Found::Frame { .. } => return Err(damaged(offset, "a frame out of sequence")),
-            Found::Nothing => break true,
+            Found::Nothing => break,
             Found::Bad(what) => {
                 if !last || !frame::torn(&bytes, offset) {
                     return Err(damaged(offset, what));
                 }
-                break false;
+                break;
             }
         }
-    };
+    }
     if last {
-        if let Some(at) = frame::frame_behind(&bytes, offset, sequence) {
-            return Err(damaged(offset, &format!("frames are missing before the one at byte {at}")));
-        }
-        let rest = &bytes[offset..];
-        if !clean || rest.iter().any(|byte| *byte != 0) {
+        if let Some(first) = frame::first_written(&bytes[offset..]) {
+            if let Some(at) = frame::frame_behind(&bytes, offset + first, sequence) {
+                return Err(damaged(offset, &format!("frames are missing before the one at byte {at}")));
+            }
             tracing::warn!(path = %path.display(), offset, "the log ends in a write that was not finished; cutting it off");
-            let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-            file.write_all_at(&vec![0; written], offset as u64).map_err(io)?;
+            let written = bytes.iter().rposition(|byte| *byte != 0).map_or(offset, |at| at + 1);
+            file.write_all_at(&vec![0; written - offset], offset as u64).map_err(io)?;
         }
         // What was read may not have been synced; from here on it counts as durable.
         file.sync_all().map_err(io)?;

@@ -15,6 +15,8 @@ use tokio::sync::mpsc;
 const GROUP: usize = 4 << 20;
 /// Bytes of a frame's buffer that stay allocated between writes.
 const KEEP_BUFFER: usize = 256 << 10;
+/// Bytes written to a segment before the next one is thought of.
+const QUIET: u64 = 16 << 10;
 /// How long to wait for space before looking again: a disk tells nobody when it has some.
 const RETRY_MS: u64 = 100;
 
@@ -32,7 +34,6 @@ pub struct Writer {
 impl Writer {
     /// Makes the first segment if there is none, and starts the preparer of the next ones.
     pub fn new(shared: Arc<Shared>, tail: Option<Tail>) -> io::Result<Self> {
-        let fresh = tail.is_none();
         let tail = match tail {
             Some(tail) => tail,
             None => first_segment(&shared)?,
@@ -43,10 +44,15 @@ impl Writer {
         std::thread::Builder::new().name("store-segment".into()).spawn(move || prepare_segments(&preparing, &wants, &ready))?;
         let mut writer = Self { shared, tail, buffer: Vec::new(), wanted, prepared, spare: None, preparing: false };
         writer.publish();
-        if fresh || writer.room() < segment::SIZE / 2 {
-            writer.ask_for_spare();
-        }
+        writer.ask_in_time();
         Ok(writer)
+    }
+
+    /// Has the next segment prepared well before it is needed, but not while a new store is just being opened.
+    fn ask_in_time(&mut self) {
+        if self.room() < segment::SIZE / 2 && self.tail.offset > QUIET {
+            self.ask_for_spare();
+        }
     }
 
     fn room(&self) -> u64 {
@@ -158,9 +164,7 @@ impl Writer {
         }
         drop(index);
         self.publish();
-        if self.room() < segment::SIZE / 2 {
-            self.ask_for_spare();
-        }
+        self.ask_in_time();
         Ok(())
     }
 

@@ -7,6 +7,8 @@ mod log_store;
 mod network;
 mod node;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 
 use crate::codec;
 use crate::command::{Command, Output};

@@ -71,12 +71,8 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotData>> {
-        // An error here would end the replica; so the snapshot is made beforehand, where a full disk only means "later".
-        if let Some(image) = self.snapshots.current() {
-            return offered(image);
-        }
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        let image = tokio::task::spawn_blocking(move || snapshots.build(&state)).await.map_err(io::Error::other)??;
+        let image = tokio::task::spawn_blocking(move || snapshots.provide(&state)).await.map_err(io::Error::other)??;
         offered(image)
     }
 }

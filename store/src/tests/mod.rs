@@ -6,6 +6,7 @@ mod history;
 mod leases;
 mod recovery;
 mod space;
+mod speed;
 mod watching;
 
 use crate::{KeyRange, Op, Options, RangeRequest, Store, Txn};

@@ -88,7 +88,7 @@ proptest! {
     #[test]
     fn and_so_it_is_in_sled(steps in steps()) {
         let dir = tempfile::tempdir().unwrap();
-        saves_and_loads(|| Box::new(SledPlace(dir.path().join("sled"))), &steps);
+        saves_and_loads(|| Box::new(SledPlace::new(dir.path().join("sled"))), &steps);
     }
 }
 
@@ -151,6 +151,10 @@ fn a_snapshot_that_was_changed_is_not_taken() {
     assert_eq!(other.applied(), state.applied());
 }
 
+fn generation(sled: &std::path::Path) -> std::path::PathBuf {
+    std::fs::read_dir(sled).unwrap().next().unwrap().unwrap().path()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_outlives_its_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
@@ -163,8 +167,8 @@ async fn a_store_outlives_its_checkpoint() {
     for damage in 0..3 {
         match damage {
             0 => std::fs::remove_dir_all(&sled).unwrap(),
-            1 => std::fs::write(sled.join("db"), vec![0x55; 100_000]).unwrap(),
-            _ => std::fs::write(sled.join("conf"), "nonsense, and enough of it to be read").unwrap(),
+            1 => std::fs::write(generation(&sled).join("db"), vec![0x55; 100_000]).unwrap(),
+            _ => std::fs::write(generation(&sled).join("conf"), "nonsense, and enough of it to be read").unwrap(),
         }
         let store = open(dir.path()).await;
         assert_eq!(store.range(all()).await.unwrap(), before, "damage {damage}");
@@ -186,7 +190,7 @@ async fn a_purged_log_goes_on_from_the_snapshot() {
             store.compact(store.revision()).await.unwrap();
         }
     }
-    store.shared.snapshots.build(&store.shared.state).unwrap();
+    store.shared.snapshots.prepare(&store.shared.state).unwrap();
     store.shared.node.snapshot().await.unwrap();
     let before = store.range(all()).await.unwrap();
     store.txn(super::put("after", "")).await.unwrap();

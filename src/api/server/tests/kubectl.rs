@@ -67,6 +67,9 @@ async fn kubectl_works_on_objects() {
         return;
     };
     let scaled = DEPLOYMENT.replace("replicas: 2", "replicas: 3");
+    let applied = DEPLOYMENT
+        .replace("name: web, labels", "name: applied, labels")
+        .replace("image: 'web:1'", "image: 'web:1', resources: {limits: {cpu: 0.5}}");
     let ssa = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ssa}\ndata: {a: x}\n";
     for (line, input, fine, wanted) in [
         ("create namespace one", "", true, "namespace/one created"),
@@ -81,8 +84,18 @@ async fn kubectl_works_on_objects() {
         ("diff -f -", DEPLOYMENT, true, ""),
         ("diff -f -", &scaled, false, "+  replicas: 3"),
         ("apply -f -", &scaled, true, "deployment.apps/web configured"),
-        ("patch deploy web -p {\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"web:2\"}]}}}}", "", true, "patched"),
-        ("get deploy web -o jsonpath={.spec.template.spec.containers[*].ports[0].containerPort}{.spec.template.spec.containers[0].image}", "", true, "80web:2"),
+        (
+            "patch deploy web -p {\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"web:2\"}]}}}}",
+            "",
+            true,
+            "patched",
+        ),
+        (
+            "get deploy web -o jsonpath={.spec.template.spec.containers[*].ports[0].containerPort}{.spec.template.spec.containers[0].image}",
+            "",
+            true,
+            "80web:2",
+        ),
         ("patch deploy web --type=json -p [{\"op\":\"add\",\"path\":\"/spec/paused\",\"value\":true}]", "", true, "patched"),
         ("scale deploy web --replicas=5", "", true, "scaled"),
         ("label cm cm team=a", "", true, "labeled"),
@@ -94,10 +107,27 @@ async fn kubectl_works_on_objects() {
         ("patch cm ssa --type=merge -p {\"data\":{\"a\":\"y\"}}", "", true, "patched"),
         ("apply --server-side -f -", ssa, false, "conflict with \"kubectl-patch\" using v1: .data.a"),
         ("apply --server-side --force-conflicts -f -", ssa, true, "serverside-applied"),
+        ("apply --dry-run=server -f -", &scaled, true, "(server dry run)"),
+        ("apply --server-side -f -", &applied, true, "serverside-applied"),
+        ("apply --server-side -f -", &applied, true, "serverside-applied"),
+        ("get deploy applied -o jsonpath={.metadata.generation}:{.metadata.managedFields[*].operation}", "", true, "1:Apply"),
+        ("scale deploy applied --replicas=7", "", true, "scaled"),
+        ("apply --server-side -f -", &applied, false, "with subresource \"scale\" using apps/v1: .spec.replicas"),
+        ("diff --server-side --force-conflicts -f -", &applied, false, "-  replicas: 7"),
+        ("wait --for=jsonpath={.spec.replicas}=7 deploy/applied --timeout=5s", "", true, "condition met"),
+        ("get cm cm -w --request-timeout=1s", "", true, "cm "),
+        ("get events,secrets,svc,nodes -A", "", true, "No resources found"),
+        ("create token default", "", true, "eyJ"),
+        ("explain pods.spec.containers --output plaintext-openapiv2", "", true, "List of containers belonging to the pod"),
         ("explain deploy.spec.replicas", "", true, "FIELD: replicas <integer>"),
         ("api-resources", "", true, "deployments"),
         ("auth can-i create pods", "", true, "yes"),
-        ("create -f -", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\nspec: {x: 1}\n", false, "strict decoding error: unknown field \"spec\""),
+        (
+            "create -f -",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\nspec: {x: 1}\n",
+            false,
+            "strict decoding error: unknown field \"spec\"",
+        ),
         ("replace -f -", ssa, true, "replaced"),
         ("delete cm ssa", "", true, "deleted"),
         ("delete cm,deploy --all", "", true, "deleted"),

@@ -47,7 +47,7 @@ async fn pages_show_one_revision_whatever_is_written_meanwhile() {
             token = next.continue_token;
             // Names that would come next, and one that is gone.
             let number = seen.len();
-            let body = json!({"metadata": {"name": format!("template-{number:04}-new")}, "template": {"spec": {"containers": []}}});
+            let body = json!({"metadata": {"name": format!("template-{number:04}-new")}, "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}});
             cluster.create::<PodTemplate>("ns", body).await.unwrap();
             let gone = Target::object::<PodTemplate>("ns", &format!("template-{number:04}-new"));
             let _not_there_for_all = cluster.delete(&gone, DeleteOptions::default()).await;

@@ -4,6 +4,7 @@ mod desired;
 mod lists;
 mod objects;
 mod pods;
+mod views;
 mod watches;
 
 use super::{Config, Verbs};

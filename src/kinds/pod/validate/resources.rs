@@ -70,7 +70,12 @@ fn container_resource_name(path: &FieldPath, name: &str, errors: &mut FieldError
 }
 
 fn pod_resource_name(path: &FieldPath, name: &str, errors: &mut FieldErrors) {
-    if !effective::is_pod_level(name) {
+    let wrong = names::qualified(name);
+    if !wrong.is_empty() {
+        errors.all_invalid(path, name, wrong);
+    } else if !name.contains('/') && !is_standard(name) {
+        errors.invalid(path, name, "must be a standard resource type or fully qualified");
+    } else if !effective::is_pod_level(name) {
         errors.not_supported(path, name, &["cpu", "hugepages-", "memory"]);
     }
 }

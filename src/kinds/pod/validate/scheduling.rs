@@ -215,7 +215,7 @@ fn spread(path: &FieldPath, constraints: &[TopologySpreadConstraint], errors: &m
     for (i, c) in constraints.iter().enumerate() {
         let at = path.index(i);
         if c.max_skew <= 0 {
-            errors.invalid(&at.child("maxSkew"), c.max_skew, "must be greater than 0");
+            errors.invalid(&at.child("maxSkew"), c.max_skew, "must be greater than zero");
         }
         if c.topology_key.is_empty() {
             errors.required(&at.child("topologyKey"), "can not be empty");
@@ -230,7 +230,7 @@ fn spread(path: &FieldPath, constraints: &[TopologySpreadConstraint], errors: &m
         if let Some(domains) = c.min_domains {
             let at = at.child("minDomains");
             if domains <= 0 {
-                errors.invalid(&at, domains, "must be greater than 0");
+                errors.invalid(&at, domains, "must be greater than zero");
             }
             if action != "DoNotSchedule" {
                 errors.invalid(&at, domains, format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"));

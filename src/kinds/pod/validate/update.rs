@@ -112,13 +112,9 @@ fn gated(path: &FieldPath, rest: &mut PodSpec, old: &PodSpec, errors: &mut Field
         let at = path.child("nodeSelector");
         let none = BTreeMap::new();
         let now = rest.node_selector.as_ref().unwrap_or(&none);
-        for (key, value) in old.node_selector.iter().flatten().filter(|(k, v)| now.get(*k) != Some(v)) {
-            let why = if now.contains_key(key) {
-                format!("mutating node selector key '{key}' is not allowed")
-            } else {
-                "deleting node selector keys is not allowed".to_owned()
-            };
-            errors.invalid(&at, value.as_str(), why);
+        if old.node_selector.iter().flatten().any(|(k, v)| now.get(k) != Some(v)) {
+            let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+            errors.invalid(&at, check::json_of(&rest.node_selector), why);
         }
         rest.node_selector.clone_from(&old.node_selector);
     }
@@ -191,9 +187,9 @@ pub fn ephemeral_containers_update(new: &Pod, old: &Pod, errors: &mut FieldError
     }
     for was in &before {
         match now.iter().position(|c| c.name == was.name) {
-            None => errors.forbidden(&path, format!("existing ephemeral containers \"{}\" may not be removed", was.name)),
+            None => errors.forbidden(&path, format!("existing ephemeral containers \"{}\" may not be removed\n", was.name)),
             Some(i) if now[i] != *was => {
-                errors.forbidden(&path, format!("existing ephemeral containers \"{}\" may not be changed", was.name));
+                errors.forbidden(&path, format!("existing ephemeral containers \"{}\" may not be changed\n", was.name));
             }
             Some(_) => {}
         }
@@ -222,12 +218,12 @@ pub fn resize(new: &Pod, old: &Pod, errors: &mut FieldErrors) {
     let lists = [("containers", spec.containers.as_slice(), before.containers.as_slice()), ("initContainers", init, old_init)];
     for (name, list, old) in lists {
         if list.len() != old.len() {
-            let kind = if name == "containers" { "containers" } else { "initContainers" };
-            errors.forbidden(&path, format!("{kind} may not be added or removed on resize"));
+            errors.forbidden(&path.child(name), format!("{name} may not be added or removed on resize"));
             return;
         }
         if let Some(i) = list.iter().zip(old).position(|(n, o)| n.name != o.name) {
-            errors.forbidden(&path.child(name).index(i).child("name"), "containers may not be renamed or reordered on resize");
+            let why = format!("{name} may not be renamed or reordered on resize");
+            errors.forbidden(&path.child(name).index(i).child("name"), why);
             return;
         }
     }
