@@ -29,8 +29,8 @@ pub fn rules(options: &NetworkOptions) -> Vec<Change> {
     let drop = |rule: Rule| rule.verdict(Verdict::Drop);
     let rules = [
         // The pods' links route 127/8 (for node ports on it), so that a pod must be kept from the node's own loopback.
-        ("prerouting", drop(Rule::new().from_link(pods::PREFIX).destination(LOOPBACK, 8))),
-        ("prerouting", drop(Rule::new().from_link(pods::PREFIX).source(LOOPBACK, 8))),
+        ("prerouting", drop(Rule::new().arrives_on(pods::PREFIX).destination(LOOPBACK, 8))),
+        ("prerouting", drop(Rule::new().arrives_on(pods::PREFIX).source(LOOPBACK, 8))),
         // What is still addressed to a service here belongs to none: it must not leave by the default route.
         ("forward", closed()),
         ("forward", nowhere()),

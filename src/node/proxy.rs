@@ -269,11 +269,13 @@ mod tests {
             let _servers = (serve_tcp(&a.netns, "a", 8080), serve_tcp(&b.netns, "b", 8080));
             let service = json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "n", "name": "web"},
-                "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.20", "clusterIPs": ["10.96.0.20"], "ports": [{"port": 80, "protocol": "TCP"}]},
+                "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.20", "clusterIPs": ["10.96.0.20"],
+                    "ports": [{"port": 80, "protocol": "TCP"}]},
             });
             let pod = json!({
                 "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "n", "name": "a"},
-                "spec": {"nodeName": "here", "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 8080, "hostPort": 4000}]}]},
+                "spec": {"nodeName": "here", "containers": [
+                    {"name": "c", "image": "i", "ports": [{"containerPort": 8080, "hostPort": 4000}]}]},
                 "status": {"phase": "Running", "podIP": a.ip.to_string()},
             });
             let objects = vec![object(Service::resource(), &service, 3), object(Pod::resource(), &pod, 4), slice(a.ip, 5)];

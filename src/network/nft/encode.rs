@@ -202,77 +202,89 @@ fn write_verdict(message: &mut Message, verdict: &Verdict) {
 }
 
 fn write_expression(message: &mut Message, expression: &Expression) {
-    let mut write = |name: &str, fill: &dyn Fn(&mut Message)| {
-        message.attribute_str(1, name);
-        message.nest(2, fill);
-    };
+    message.attribute_str(1, name_of(expression));
+    message.nest(2, |m| write_parts(m, expression));
+}
+
+/// What the kernel calls it.
+fn name_of(expression: &Expression) -> &'static str {
+    match expression {
+        Expression::Network { .. } | Expression::Transport { .. } => "payload",
+        Expression::Meta { .. } | Expression::SetMark { .. } => "meta",
+        Expression::Connection { .. } => "ct",
+        Expression::AddressType { .. } => "fib",
+        Expression::Compare { .. } => "cmp",
+        Expression::Bitwise { .. } => "bitwise",
+        Expression::Load { .. } | Expression::Verdict(_) => "immediate",
+        Expression::InSet { .. } | Expression::VerdictMap { .. } => "lookup",
+        Expression::Random { .. } => "numgen",
+        Expression::UpdateSet { .. } => "dynset",
+        Expression::DestinationNat { .. } | Expression::SourceNat { .. } => "nat",
+        Expression::Masquerade => "masq",
+        Expression::RejectWithReset | Expression::RejectWithIcmp { .. } => "reject",
+    }
+}
+
+fn write_parts(m: &mut Message, expression: &Expression) {
     let register = |number: &u32| REGISTER_0 + number;
     let value = |m: &mut Message, attribute: u16, bytes: &[u8]| m.nest(attribute, |m| m.attribute(1, bytes));
     match expression {
-        Expression::Network { offset, len, to } => {
-            write("payload", &|m| payload(m, libc::NFT_PAYLOAD_NETWORK_HEADER, *offset, *len, register(to)))
-        }
-        Expression::Transport { offset, len, to } => {
-            write("payload", &|m| payload(m, libc::NFT_PAYLOAD_TRANSPORT_HEADER, *offset, *len, register(to)));
-        }
-        Expression::Meta { key, to } => write("meta", &|m| numbers(m, &[(1, register(to)), (2, *key)])),
-        Expression::SetMark { from } => write("meta", &|m| numbers(m, &[(2, libc::NFT_META_MARK as u32), (3, register(from))])),
-        Expression::Connection { key, to } => write("ct", &|m| numbers(m, &[(1, register(to)), (2, *key)])),
-        Expression::AddressType { of, to } => write("fib", &|m| {
+        Expression::Network { offset, len, to } => payload(m, libc::NFT_PAYLOAD_NETWORK_HEADER, *offset, *len, register(to)),
+        Expression::Transport { offset, len, to } => payload(m, libc::NFT_PAYLOAD_TRANSPORT_HEADER, *offset, *len, register(to)),
+        Expression::Meta { key, to } | Expression::Connection { key, to } => numbers(m, &[(1, register(to)), (2, *key)]),
+        Expression::SetMark { from } => numbers(m, &[(2, libc::NFT_META_MARK as u32), (3, register(from))]),
+        Expression::AddressType { of, to } => {
             let flags = if *of == FibAddress::Source { 1 } else { 2 };
             numbers(m, &[(1, register(to)), (2, FIB_RESULT_ADDRESS_TYPE), (3, flags)]);
-        }),
-        Expression::Compare { register: from, equal, bytes } => write("cmp", &|m| {
+        }
+        Expression::Compare { register: from, equal, bytes } => {
             let operator = if *equal { libc::NFT_CMP_EQ } else { libc::NFT_CMP_NEQ };
             numbers(m, &[(1, register(from)), (2, operator as u32)]);
             value(m, 3, bytes);
-        }),
-        Expression::Bitwise { register: with, mask, xor } => write("bitwise", &|m| {
+        }
+        Expression::Bitwise { register: with, mask, xor } => {
             numbers(m, &[(1, register(with)), (2, register(with)), (3, 4)]);
             value(m, 4, mask);
             value(m, 5, xor);
-        }),
-        Expression::Load { register: to, bytes } => write("immediate", &|m| {
+        }
+        Expression::Load { register: to, bytes } => {
             m.attribute_u32(1, register(to));
             value(m, 2, bytes);
-        }),
-        Expression::InSet { set, key } => write("lookup", &|m| {
+        }
+        Expression::InSet { set, key } => {
             m.attribute_str(1, set);
             m.attribute_u32(2, register(key));
-        }),
-        Expression::VerdictMap { map, key } => write("lookup", &|m| {
+        }
+        Expression::VerdictMap { map, key } => {
             m.attribute_str(1, map);
             numbers(m, &[(2, register(key)), (3, libc::NFT_REG_VERDICT as u32)]);
-        }),
-        Expression::Random { modulus, to } => write("numgen", &|m| {
-            numbers(m, &[(1, register(to)), (2, *modulus), (3, libc::NFT_NG_RANDOM as u32), (4, 0)]);
-        }),
-        Expression::UpdateSet { set, key } => write("dynset", &|m| {
+        }
+        Expression::Random { modulus, to } => numbers(m, &[(1, register(to)), (2, *modulus), (3, libc::NFT_NG_RANDOM as u32), (4, 0)]),
+        Expression::UpdateSet { set, key } => {
             m.attribute_str(1, set);
             numbers(m, &[(3, libc::NFT_DYNSET_OP_UPDATE as u32), (4, register(key))]);
-        }),
-        Expression::DestinationNat { address, port } => write("nat", &|m| {
+        }
+        Expression::DestinationNat { address, port } => {
             nat(m, libc::NFT_NAT_DNAT, register(address));
             m.attribute_u32(5, register(port));
-        }),
-        Expression::SourceNat { address } => write("nat", &|m| {
+        }
+        Expression::SourceNat { address } => {
             nat(m, libc::NFT_NAT_SNAT, register(address));
             m.attribute_u32(7, FULLY_RANDOM);
-        }),
-        Expression::Masquerade => write("masq", &|m| m.attribute_u32(1, FULLY_RANDOM)),
-        Expression::RejectWithReset => write("reject", &|m| {
-            m.attribute_u32(1, libc::NFT_REJECT_TCP_RST as u32);
-            m.attribute_u8(2, 0);
-        }),
-        Expression::RejectWithIcmp { code } => write("reject", &|m| {
-            m.attribute_u32(1, libc::NFT_REJECT_ICMP_UNREACH as u32);
-            m.attribute_u8(2, *code);
-        }),
-        Expression::Verdict(verdict) => write("immediate", &|m| {
+        }
+        Expression::Masquerade => m.attribute_u32(1, FULLY_RANDOM),
+        Expression::RejectWithReset => reject(m, libc::NFT_REJECT_TCP_RST, 0),
+        Expression::RejectWithIcmp { code } => reject(m, libc::NFT_REJECT_ICMP_UNREACH, *code),
+        Expression::Verdict(verdict) => {
             m.attribute_u32(1, libc::NFT_REG_VERDICT as u32);
             m.nest(2, |m| write_verdict(m, verdict));
-        }),
+        }
     }
+}
+
+fn reject(message: &mut Message, kind: libc::c_int, code: u8) {
+    message.attribute_u32(1, kind as u32);
+    message.attribute_u8(2, code);
 }
 
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;

@@ -149,7 +149,7 @@ impl Rule {
     }
 
     /// `iifname "prefix*"`
-    pub fn from_link(self, prefix: &str) -> Self {
+    pub fn arrives_on(self, prefix: &str) -> Self {
         let bytes = prefix.as_bytes().to_vec();
         self.and([Expression::Meta { key: libc::NFT_META_IIFNAME as u32, to: 0 }, Expression::Compare { register: 0, equal: true, bytes }])
     }
@@ -170,7 +170,7 @@ impl Rule {
     }
 
     /// `fib saddr|daddr type local`
-    pub fn is_local(self, of: FibAddress) -> Self {
+    pub fn local(self, of: FibAddress) -> Self {
         let bytes = u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec();
         self.and([Expression::AddressType { of, to: 0 }, Expression::Compare { register: 0, equal: true, bytes }])
     }

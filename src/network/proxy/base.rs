@@ -80,8 +80,8 @@ fn dispatch(add: &mut impl FnMut(&str, Rule)) {
     add("nat-prerouting", Rule::new().jump(SERVICES));
     add("nat-output", Rule::new().jump(SERVICES));
     add(SERVICES, Rule::new().by_address_protocol_port(SERVICE_IPS));
-    add(SERVICES, Rule::new().is_local(FibAddress::Destination).by_protocol_port(SERVICE_NODE_PORTS));
-    add(SERVICES, Rule::new().is_local(FibAddress::Destination).by_protocol_port(HOST_PORTS));
+    add(SERVICES, Rule::new().local(FibAddress::Destination).by_protocol_port(SERVICE_NODE_PORTS));
+    add(SERVICES, Rule::new().local(FibAddress::Destination).by_protocol_port(HOST_PORTS));
 }
 
 /// What is not translated is refused where a Service has the address.

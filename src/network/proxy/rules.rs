@@ -216,8 +216,8 @@ fn external_chain(names: &Names, port: &ServicePort, options: &NetworkOptions) -
     let cluster = options.cluster_cidr;
     let mut rules = vec![
         Rule::new().source(cluster.address, cluster.prefix).goto(&names.service()),
-        Rule::new().is_local(FibAddress::Source).mark(MASQUERADE, true),
-        Rule::new().is_local(FibAddress::Source).goto(&names.service()),
+        Rule::new().local(FibAddress::Source).mark(MASQUERADE, true),
+        Rule::new().local(FibAddress::Source).goto(&names.service()),
     ];
     if !port.local.is_empty() {
         rules.push(Rule::new().goto(&names.local()));

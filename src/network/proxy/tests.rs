@@ -171,7 +171,8 @@ prop_compose! {
 prop_compose! {
     fn one_service(index: u8)(
         cluster in endpoints(), local in endpoints(), udp in any::<bool>(), node_port in any::<bool>(), external in any::<bool>(),
-        balanced in any::<bool>(), internal_local in any::<bool>(), external_local in any::<bool>(), affinity in 0u32..3, other_ip in any::<bool>(),
+        balanced in any::<bool>(), internal_local in any::<bool>(), external_local in any::<bool>(), affinity in 0u32..3,
+        other_ip in any::<bool>(),
     ) -> (PortName, ServicePort) {
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
         let name = PortName { namespace: "ns".into(), service: format!("s{}", index / 2), port: format!("p{index}"), protocol };
@@ -200,9 +201,13 @@ prop_compose! {
     }
 }
 
+fn maybe_service(index: u8) -> impl Strategy<Value = Option<(PortName, ServicePort)>> {
+    proptest::option::of(one_service(index))
+}
+
 prop_compose! {
     fn state()(
-        services in (proptest::option::of(one_service(0)), proptest::option::of(one_service(1)), proptest::option::of(one_service(2)), proptest::option::of(one_service(3))),
+        services in (maybe_service(0), maybe_service(1), maybe_service(2), maybe_service(3)),
         host_ports in proptest::collection::btree_set((4000u16..4003, 2u8..6, any::<bool>()), 0..3),
     ) -> ProxyState {
         let (a, b, c, d) = services;

@@ -170,7 +170,8 @@ fn fronts() {
 fn host_ports_of_a_pod() {
     let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [
         {"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 8081, "hostIP": "127.0.0.1", "protocol": "UDP"}]},
-        {"name": "b", "ports": [{"containerPort": 82, "hostPort": 8082, "hostIP": "0.0.0.0"}, {"containerPort": 83, "hostPort": 8083, "hostIP": "::1"}]},
+        {"name": "b", "ports": [{"containerPort": 82, "hostPort": 8082, "hostIP": "0.0.0.0"},
+            {"containerPort": 83, "hostPort": 8083, "hostIP": "::1"}]},
     ]}}))
     .expect("a Pod");
     let ip = Ipv4Addr::new(10, 244, 0, 2);
