@@ -3,7 +3,7 @@
 use super::{CliError, HELLO_VERB};
 use crate::client::Client;
 use crate::env::Clock;
-use crate::network::{Cidr, NetworkOptions, PodNetwork};
+use crate::network::{self, Cidr, NetworkError, NetworkOptions, PodNetwork, Proxy};
 use crate::node::serve::{self, TunnelOptions};
 use crate::node::proxy::ServiceProxy;
 use crate::node::{self, Agent, AgentOptions, ClusterDns, Containers, Dirs, Identity};
@@ -92,8 +92,7 @@ impl Worker {
         let dirs = options.places.dirs();
         let containers: Arc<dyn Containers> = Arc::new(runtime);
         let live = node::live_pods(&*containers, &dirs).await.map_err(|e| CliError::new("cannot find the pods that run", e))?;
-        let network =
-            NetworkOptions { node_ip: options.node_ip, pod_cidr: POD_CIDR, cluster_cidr: CLUSTER_CIDR, service_cidr: SERVICE_CIDR };
+        let network = network_options(options.node_ip);
         let links = PodNetwork::open(network.clone(), &live).await.map_err(|e| CliError::new("cannot set up the pod network", e))?;
         carried
             .await
@@ -154,9 +153,21 @@ pub async fn remove_pods(places: &Places) -> Result<(), CliError> {
     for sandbox in runtime.list().await.map_err(|e| failed(&e))? {
         runtime.remove_sandbox(&sandbox.spec.id).await.map_err(|e| failed(&e))?;
     }
+    remove_network().await.map_err(|e| failed(&e))?;
     node::clear(&places.dirs()).map_err(|e| failed(&e))?;
     remove_cgroups(&places.cgroup).map_err(|e| failed(&e))?;
     std::fs::remove_dir_all(&places.run).map_err(|e| failed(&e))
+}
+
+fn network_options(node_ip: Ipv4Addr) -> NetworkOptions {
+    NetworkOptions { node_ip, pod_cidr: POD_CIDR, cluster_cidr: CLUSTER_CIDR, service_cidr: SERVICE_CIDR }
+}
+
+/// Links, routes and rules of a node in this network namespace.
+async fn remove_network() -> Result<(), NetworkError> {
+    let IpAddr::V4(node_ip) = network::node_address().await? else { return Ok(()) };
+    Proxy::open(network_options(node_ip))?.teardown()?;
+    PodNetwork::open(network_options(node_ip), &[]).await?.teardown().await
 }
 
 /// The node's cgroups, emptied of pods, in every hierarchy.

@@ -26,8 +26,10 @@ pub(super) enum Part {
     Status,
     /// Of a namespace: its spec.
     Finalize,
-    /// Made from the old object by code of ours, which kept the rules: resize, ephemeral containers, binding.
+    /// Made from the old object by code of ours, which kept the rules: resize, ephemeral containers.
     Trusted,
+    /// A pod's node, which is no new desired state: the generation stays.
+    Binding,
 }
 
 /// Where an update starts from.
@@ -108,7 +110,7 @@ impl Verbs {
         own.map_err(|why| create::forbidden(resource, old.any(), &why))?;
         metadata::place(new.meta_mut(), target.namespace.as_deref())?;
         metadata::carry_over(new.meta_mut(), old.meta());
-        if part != Part::Trusted {
+        if !matches!(part, Part::Trusted | Part::Binding) {
             resource.default(new);
         }
         match part {
@@ -190,14 +192,14 @@ fn validate(resource: &'static dyn Resource, part: Part, new: &dyn AnyObject, ol
     if part != Part::Status {
         errors.0.extend(resource.validate(new).0);
     }
-    if part != Part::Trusted && part != Part::Finalize {
+    if !matches!(part, Part::Trusted | Part::Binding | Part::Finalize) {
         errors.0.extend(resource.validate_update(new, old.any()).0);
     }
     metadata::refuse(resource, new.meta().name.as_deref().unwrap_or_default(), &errors)
 }
 
 fn count_generation(resource: &dyn Resource, part: Part, new: &mut dyn AnyObject, old: &Object) {
-    if part != Part::Status && resource.has_generation() && resource.spec_changed(new, old.any()) {
+    if !matches!(part, Part::Status | Part::Binding) && resource.has_generation() && resource.spec_changed(new, old.any()) {
         let meta = new.meta_mut();
         meta.generation = Some(meta.generation.unwrap_or(0) + 1);
     }

@@ -48,7 +48,7 @@ impl Verbs {
             return Err(Status::bad_request("target.kind: Unsupported value: supported values: \"Node\", \"<empty>\""));
         }
         let make = |old: &Arc<Object>| self.bound(target, &binding, &node, old);
-        self.change(&Target { subresource: None, ..target.clone() }, Part::Trusted, options, &make).await?;
+        self.change(&Target { subresource: None, ..target.clone() }, Part::Binding, options, &make).await?;
         Ok(success(Vec::new()))
     }
 
