@@ -64,7 +64,7 @@ impl Verbs {
             self.prepare(target, part, options, &mut *new, &old)?;
             let addresses = match part {
                 Part::Whole => self.allocate_for(target.resource, &mut *new, Some(&old)).await?,
-                Part::Status | Part::Finalize | Part::Trusted => None,
+                Part::Status | Part::Finalize | Part::Trusted | Part::Binding => None,
             };
             validate(target.resource, part, &*new, &old)?;
             count_generation(target.resource, part, &mut *new, &old);
@@ -117,7 +117,7 @@ impl Verbs {
             Part::Whole => resource.prepare_update(new, old.any()),
             Part::Status => resource.prepare_status_update(new, old.any()),
             Part::Finalize => namespaces::finalize(new, old),
-            Part::Trusted => {}
+            Part::Trusted | Part::Binding => {}
         }
         Ok(())
     }
