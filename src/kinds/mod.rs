@@ -23,7 +23,7 @@ pub mod object;
 pub mod pod;
 pub mod pod_template;
 #[cfg(test)]
-mod reference;
+mod reference_tests;
 pub mod replica_set;
 pub mod secret;
 pub mod self_subject_access_review;
