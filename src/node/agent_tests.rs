@@ -26,6 +26,7 @@ async fn agent(api: &FakeApi, containers: &FakeContainers, events: mpsc::Receive
         images: Arc::new(FakeImages),
         links: Arc::new(FakeLinks),
         dirs: dirs(at),
+        cgroup: "orchd/node-1".into(),
         dns: ClusterDns { server: None, domain: "cluster.local".into() },
         clock: Arc::new(SystemClock),
         identity: Identity {
