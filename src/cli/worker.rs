@@ -4,8 +4,8 @@ use super::{CliError, HELLO_VERB};
 use crate::client::Client;
 use crate::env::Clock;
 use crate::network::{self, Cidr, NetworkError, NetworkOptions, PodNetwork, Proxy};
-use crate::node::serve::{self, TunnelOptions};
 use crate::node::proxy::ServiceProxy;
+use crate::node::serve::{self, TunnelOptions};
 use crate::node::{self, Agent, AgentOptions, ClusterDns, Containers, Dirs, Identity};
 use crate::security::CertKey;
 use crate::security::pki::{client_config, hex};
@@ -88,7 +88,8 @@ impl Worker {
         let (runtime, events) = Runtime::open(runtime_options).await.map_err(|e| CliError::new("cannot start the runtime", e))?;
         let images = runtime.images().clone();
         let carried = images.clone();
-        let carried = tokio::task::spawn_blocking(move || carried.ensure_builtin(BUILTIN_IMAGE, &exe, &["/orchd".to_owned(), HELLO_VERB.to_owned()]));
+        let carried =
+            tokio::task::spawn_blocking(move || carried.ensure_builtin(BUILTIN_IMAGE, &exe, &["/orchd".to_owned(), HELLO_VERB.to_owned()]));
         let dirs = options.places.dirs();
         let containers: Arc<dyn Containers> = Arc::new(runtime);
         let live = node::live_pods(&*containers, &dirs).await.map_err(|e| CliError::new("cannot find the pods that run", e))?;
