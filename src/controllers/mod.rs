@@ -8,7 +8,6 @@ mod endpoint_slice;
 mod endpoints;
 #[cfg(test)]
 mod endpoints_tests;
-mod execute;
 mod garbage_collector;
 mod kubernetes_service;
 mod namespace;

@@ -1,7 +1,7 @@
 //! A cluster in memory for tests: a snapshot, a client that changes it by the API's rules as far as controllers rely on
 //! them, and a feed of what happened. Times stand still unless a test moves them.
 
-use super::execute::{Outcome, execute};
+use super::driver::execute::{Outcome, execute};
 use super::plan::{Controller, Key, Plan};
 use super::queue::WorkQueue;
 use crate::client::{Client, DeleteOptions, List, ListOptions, PatchType, Target, WatchEvents};

@@ -347,7 +347,7 @@ fn what_was_refused_is_said_in_the_status() {
     world.put::<Deployment>(deployment(1, "v1", rolling(json!(1), json!(0))));
     let plan = Deployments.reconcile(&crate::watch::Feed::snapshot(&*world), &Key::new::<Deployment>("a", "web"), world.now());
     world.burn_after(0);
-    let outcome = now_or_never(crate::controllers::execute::execute(&*world, plan));
+    let outcome = now_or_never(crate::controllers::driver::execute::execute(&*world, plan));
     assert!(outcome.error.is_some());
     assert!(outcome.happened[0].message.starts_with("Failed to create new replica set \"web-"), "{:?}", outcome.happened);
 }

@@ -2,7 +2,7 @@
 //!
 //! May import: the controllers' plan, client.
 
-use super::plan::{Action, Change, Deletion, Note, Place, Plan, Text};
+use super::super::plan::{Action, Change, Deletion, Note, Place, Plan, Text};
 use crate::client::{Client, DeleteOptions, PatchType, Target};
 use crate::kinds::Object;
 use crate::meta::Status;

@@ -4,13 +4,15 @@
 //! before the snapshot shows what its last run wrote; a key that failed runs again with back-off; after missed events
 //! every key runs.
 
-use super::execute::{Await, Outcome, execute};
+pub mod execute;
+
 use super::plan::{Controller, Key};
 use super::queue::WorkQueue;
 use crate::client::{Client, Record, Recorder};
 use crate::env::Clock;
 use crate::meta::{Reason, Status};
 use crate::watch::{Event, Feed, Snapshot};
+use execute::{Await, Outcome, execute};
 use k8s_openapi::jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
