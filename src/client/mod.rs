@@ -40,6 +40,7 @@ impl Target {
         Self { resource: K::resource(), namespace: namespace.map(str::to_owned), name: None, subresource: None }
     }
     #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "short for subresource; nobody subtracts targets")]
     pub fn sub(mut self, subresource: &'static str) -> Self {
         self.subresource = Some(subresource);
         self

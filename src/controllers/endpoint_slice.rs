@@ -201,7 +201,7 @@ impl Family<'_> {
             let placeholder = |s: &&Ref<EndpointSlice>| {
                 s.endpoints.is_empty() && s.ports.as_ref().is_none_or(Vec::is_empty) && s.metadata.labels == Some(labels(self.service))
             };
-            if let Some(i) = leftover.iter().position(|s| placeholder(s)) {
+            if let Some(i) = leftover.iter().position(placeholder) {
                 doomed.extend(leftover.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, s)| (*s).clone()));
                 changes.delete.extend(doomed);
                 return;

@@ -51,7 +51,7 @@ impl Controller for Namespaces {
         let pods: Vec<&Arc<Object>> = snapshot.objects(Pod::resource(), Some(&key.object.name)).collect();
         let (doomed, pods_first) = if pods.is_empty() { (contents(snapshot, &key.object.name), false) } else { (pods, true) };
         let mut plan = Plan::step(doomed.iter().filter_map(|o| delete(o)).collect());
-        let totals = (!pods_first).then(|| Totals::of(&doomed)).unwrap_or_default();
+        let totals = if pods_first { Totals::default() } else { Totals::of(&doomed) };
         write_status(&mut plan, &namespace, &totals, now);
         if doomed.is_empty() {
             let mut released = (*namespace).clone();

@@ -180,6 +180,7 @@ pub trait Resource: Send + Sync + 'static {
     fn cells(&self, object: &dyn AnyObject, now: Timestamp) -> Vec<Value>;
     fn selectable_names(&self) -> &'static [&'static str];
     fn selectable(&self, object: &dyn AnyObject) -> Vec<String>;
+    #[allow(clippy::wrong_self_convention, reason = "the resource is the converter")]
     fn from_stored(&self, stored: Value) -> Value;
     fn to_stored(&self, view: Value) -> Value;
     fn scale(&self, object: &dyn AnyObject) -> Option<(i32, i32, String)>;

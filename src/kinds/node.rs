@@ -162,7 +162,7 @@ impl Kind for Node {
 }
 
 fn status_text(node: &api::Node) -> String {
-    let ready = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter(|c| c.type_ == "Ready").last();
+    let ready = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).rfind(|c| c.type_ == "Ready");
     let mut text = ready.map_or("Unknown", |c| if c.status == "True" { "Ready" } else { "NotReady" }).to_owned();
     if node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true)) {
         text.push_str(",SchedulingDisabled");

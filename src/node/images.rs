@@ -168,6 +168,36 @@ fn credentials(auth: &Value) -> Option<Credentials> {
     Some(Credentials { user: user.into(), password: password.trim_end_matches('\0').into() })
 }
 
+#[async_trait]
+impl ImageService for orchd_runtime::image::Images {
+    fn get(&self, reference: &str) -> Option<Image> {
+        Self::get(self, reference)
+    }
+    fn list(&self) -> Vec<Image> {
+        Self::list(self)
+    }
+    async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, String> {
+        let plain = orchd_runtime::image::Reference::parse(reference).is_ok_and(|r| is_loopback(&r.registry));
+        let given = credentials.iter().map(|c| Some((c.user.clone(), c.password.clone())));
+        let mut outcome = Err(String::new());
+        for auth in given.chain([None]) {
+            match Self::pull(self, reference, auth, plain).await {
+                Ok(image) => return Ok(image),
+                // The next one may be let in.
+                Err(error @ PullError::Unauthorized { .. }) => outcome = Err(error.to_string()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        outcome
+    }
+}
+
+/// A registry on this machine is spoken to in plain HTTP, as Docker does it.
+fn is_loopback(registry: &str) -> bool {
+    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,34 +230,4 @@ mod tests {
             assert_eq!(policy(&container(set), &Reference::parse(image).unwrap()), want);
         }
     }
-}
-
-#[async_trait]
-impl ImageService for orchd_runtime::image::Images {
-    fn get(&self, reference: &str) -> Option<Image> {
-        Self::get(self, reference)
-    }
-    fn list(&self) -> Vec<Image> {
-        Self::list(self)
-    }
-    async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, String> {
-        let plain = orchd_runtime::image::Reference::parse(reference).is_ok_and(|r| is_loopback(&r.registry));
-        let given = credentials.iter().map(|c| Some((c.user.clone(), c.password.clone())));
-        let mut outcome = Err(String::new());
-        for auth in given.chain([None]) {
-            match Self::pull(self, reference, auth, plain).await {
-                Ok(image) => return Ok(image),
-                // The next one may be let in.
-                Err(error @ PullError::Unauthorized { .. }) => outcome = Err(error.to_string()),
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        outcome
-    }
-}
-
-/// A registry on this machine is spoken to in plain HTTP, as Docker does it.
-fn is_loopback(registry: &str) -> bool {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -133,7 +133,7 @@ impl Cluster {
 
     /// Counts a pod as placed before its binding is seen.
     pub fn assume(&mut self, wanted: Wanted, node: &str) {
-        self.unplace(&wanted.uid().to_owned());
+        self.unplace(wanted.uid());
         self.place(wanted, node.to_owned(), true);
     }
 

@@ -59,7 +59,7 @@ impl Queue {
 
     /// The pod in its present state, without waking it.
     pub fn refresh(&mut self, wanted: Wanted) {
-        if let Some(entry) = self.pods.get_mut(&wanted.uid().to_owned()) {
+        if let Some(entry) = self.pods.get_mut(wanted.uid()) {
             entry.wanted = wanted;
         }
     }

@@ -1,6 +1,6 @@
 //! `Snapshot`: an immutable view of every object at one revision. Cloning one costs a reference count.
 
-use crate::kinds::{Kind, Object, ObjectKey, Ref, Registered, Resource};
+use crate::kinds::{Object, ObjectKey, Ref, Registered, Resource};
 use rpds::RedBlackTreeMapSync;
 use std::{collections::HashMap, ops::Bound, sync::Arc};
 
@@ -52,10 +52,7 @@ impl Snapshot {
             .map(|(_, object)| object)
     }
 
-    pub fn list<'a, K: Registered>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = Ref<K>> + 'a
-    where
-        K: Kind,
-    {
+    pub fn list<'a, K: Registered>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = Ref<K>> + 'a {
         self.objects(K::resource(), namespace).filter_map(|o| Ref::new(o.clone()))
     }
 

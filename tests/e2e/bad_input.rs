@@ -51,7 +51,7 @@ fn bad_manifests_are_refused_and_nothing_is_stored() {
     let twice = r#"[{"name":"c","image":"i"},{"name":"c","image":"i"}]"#;
     let mut bomb = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\na0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..12 {
-        let _ = writeln!(bomb, "a{level}: &a{level} [{}]", [format!("*a{}", level - 1)].repeat(9).join(","));
+        let _ = writeln!(bomb, "a{level}: &a{level} [{}]", vec![format!("*a{}", level - 1); 9].join(","));
     }
     let big = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"big"}},"data":{{"k":"{}"}}}}"#, "x".repeat(4 << 20));
     let json = "application/json";

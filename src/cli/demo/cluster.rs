@@ -80,8 +80,8 @@ impl Cluster {
     pub async fn stop(&mut self) -> Result<(), CliError> {
         if let Some(mut child) = self.child.take() {
             if let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()) {
-                // It may have ended by itself.
-                drop(kill(Pid::from_raw(pid), Signal::SIGTERM));
+                let told = kill(Pid::from_raw(pid), Signal::SIGTERM);
+                tracing::debug!(?told, "orchd up is to stop");
             }
             if timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
                 child.kill().await.map_err(|e| CliError::new("cannot kill orchd up", e))?;

@@ -175,7 +175,9 @@ impl Demo {
         let caller = Caller::start(service);
         let web = |more: Value| {
             let mut container = json!({"name": "web"});
-            container.as_object_mut().zip(more.as_object()).map(|(c, m)| c.extend(m.clone()));
+            if let Some((container, more)) = container.as_object_mut().zip(more.as_object()) {
+                container.extend(more.clone());
+            }
             json!({"spec": {"template": {"spec": {"containers": [container]}}}})
         };
         self.patch(web(json!({"env": [{"name": "VERSION", "value": "2"}]}))).await?;

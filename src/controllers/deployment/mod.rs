@@ -123,7 +123,7 @@ impl<'a> Rollout<'a> {
         mut owned: Vec<Ref<ReplicaSet>>,
         now: Timestamp,
     ) -> Self {
-        owned.sort_by(|a, b| age(a).cmp(&age(b)));
+        owned.sort_by_key(age);
         let sets: Vec<Set> = owned.into_iter().map(|rs| Set { new: (*rs).clone(), old: rs }).collect();
         let new = sets.iter().position(|s| template::same(s.new.spec.as_ref().and_then(|s| s.template.as_ref()), &spec.template));
         let status = d.status.clone().unwrap_or_default();

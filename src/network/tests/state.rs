@@ -86,7 +86,7 @@ fn an_endpoint_of_two_slices_counts_once() {
     let away = slice("1", json!([{"addresses": ["10.244.0.2"], "conditions": {}}]));
     let here = slice("2", json!([endpoint(2, "rs"), endpoint(3, "rs")]));
     let service = web(json!({"internalTrafficPolicy": "Local"}));
-    assert_eq!(bytes(&only(&[service.clone()], &[away.clone(), here.clone()]).local), [2, 3]);
+    assert_eq!(bytes(&only(std::slice::from_ref(&service), &[away.clone(), here.clone()]).local), [2, 3]);
     assert_eq!(bytes(&only(&[service], &[here, away]).local), [2, 3]);
 }
 

@@ -44,10 +44,10 @@ fn names_allow(terms: &[core::NodeSelectorTerm], node: &Ref<Node>) -> bool {
 
 /// True if the node meets every requirement of the term; an empty term is met by none.
 pub fn term_matches(term: &core::NodeSelectorTerm, node: &Ref<Node>) -> bool {
-    let (expressions, fields) = (term.match_expressions.iter().flatten(), term.match_fields.iter().flatten());
+    let (expressions, mut fields) = (term.match_expressions.iter().flatten(), term.match_fields.iter().flatten());
     let labels = node.metadata.labels.as_ref();
     let some = expressions.clone().next().is_some() || fields.clone().next().is_some();
-    some && expressions.map(requirement).all(|r| r.is_some_and(|r| r.matches(labels))) && fields.map(|f| field(f, node)).all(|m| m)
+    some && expressions.map(requirement).all(|r| r.is_some_and(|r| r.matches(labels))) && fields.all(|f| field(f, node))
 }
 
 fn requirement(r: &core::NodeSelectorRequirement) -> Option<Requirement> {
