@@ -33,6 +33,7 @@ async fn child_writes_until_killed() {
 }
 
 /// Runs a child for a while, kills it, and returns what it had acknowledged last, by key: revision and value.
+#[allow(clippy::disallowed_methods, reason = "the test starts itself as the process that is killed")]
 fn write_and_kill(dir: &std::path::Path, for_ms: u64) -> BTreeMap<String, (i64, String)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "tests::crash::child_writes_until_killed", "--nocapture", "--test-threads=1"])
