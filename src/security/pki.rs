@@ -60,13 +60,14 @@ pub struct CertKey {
 }
 
 impl ClusterKey {
-    /// A new CA (`CN=orchd`) and new secrets.
+    /// A new CA (`CN=orchd-ca`) and new secrets. No other certificate may bear its name: OpenSSL takes one whose subject is
+    /// its issuer's for self-signed.
     ///
     /// # Errors
     /// Key generation failed.
     pub fn generate() -> Result<Self, PkiError> {
         let key = KeyPair::generate()?;
-        let mut params = leaf_params("orchd", None, CA_DAYS);
+        let mut params = leaf_params("orchd-ca", None, CA_DAYS);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let secret: [u8; 32] = rand::random();

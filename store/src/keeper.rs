@@ -20,8 +20,9 @@ const CHECKPOINT_AGE: Duration = Duration::from_secs(15);
 /// Bytes of log below which no snapshot is written; when space is tight, the smaller one.
 const SNAPSHOT_BYTES: u64 = 64 << 20;
 const SNAPSHOT_TIGHT_BYTES: u64 = 12 << 20;
-/// Bytes that the checkpoint's engine may waste before it is made anew.
+/// Bytes that checkpoint and snapshot may waste before they are made anew; when space is tight, the smaller one.
 const WASTE_BYTES: u64 = 48 << 20;
+const WASTE_TIGHT_BYTES: u64 = 4 << 20;
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -40,6 +41,8 @@ struct Progress {
     /// When the checkpoint began to lag.
     dirty: Option<Instant>,
     not_before: Instant,
+    /// Bytes of the checkpoint when it had just been made anew: less it cannot take.
+    compact: u64,
 }
 
 impl Keeper {
@@ -47,7 +50,7 @@ impl Keeper {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut progress = Progress { written: 0, dirty: None, not_before: Instant::now() };
+        let mut progress = Progress { written: 0, dirty: None, not_before: Instant::now(), compact: 0 };
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -80,23 +83,27 @@ impl Keeper {
         }
         let held = self.state.read(|machine| machine.bytes());
         let least = if tight { SNAPSHOT_TIGHT_BYTES } else { SNAPSHOT_BYTES.max(2 * held) };
-        if self.log.bytes() > least && self.snapshot_lags() {
+        let waste = if tight { WASTE_TIGHT_BYTES } else { WASTE_BYTES };
+        if (self.log.bytes() > least && self.snapshot_lags(crate::raft::KEEP_ENTRIES))
+            || (self.snapshots.image_bytes() > 2 * held + waste && self.snapshot_lags(0))
+        {
             self.blocking(|state, snapshots| Ok(snapshots.prepare(state)?)).await?;
             if self.node.snapshot().await.is_err() {
                 tracing::debug!("the replica has stopped: the log is not purged");
             }
         }
-        if self.snapshots.checkpoint_bytes() > 3 * held + WASTE_BYTES {
+        if self.snapshots.checkpoint_bytes() > (3 * held).max(2 * progress.compact) + waste {
             tracing::info!("the checkpoint takes much more space than what it holds; making it anew");
             self.blocking(|state, snapshots| snapshots.rewrite(state)).await?;
+            progress.compact = self.snapshots.checkpoint_bytes();
         }
         Ok(())
     }
 
-    /// Whether a new snapshot would let some log go.
-    fn snapshot_lags(&self) -> bool {
+    /// Whether a new snapshot would cover more than `beyond` entries that the current one does not.
+    fn snapshot_lags(&self, beyond: u64) -> bool {
         let covered = self.snapshots.current().map_or(0, |image| image.applied().next);
-        self.state.applied().next > covered + crate::raft::KEEP_ENTRIES
+        self.state.applied().next > covered + beyond
     }
 
     async fn blocking(&self, work: impl FnOnce(&State, &Snapshots) -> Result<(), EngineError> + Send + 'static) -> Result<(), EngineError> {

@@ -144,6 +144,11 @@ impl Snapshots {
         self.checkpoint.lock().bytes()
     }
 
+    /// Bytes of the current snapshot.
+    pub fn image_bytes(&self) -> u64 {
+        self.current().and_then(|image| std::fs::metadata(&image.path).ok()).map_or(0, |metadata| metadata.len())
+    }
+
     /// One past the last log index that the checkpoint has.
     pub fn saved(&self) -> u64 {
         self.checkpoint.lock().next()

@@ -59,7 +59,14 @@ fn bad_manifests_are_refused_and_nothing_is_stored() {
     unknown = unknown.replace(r#""selector""#, r#""replicaz":1,"selector""#);
     for (what, path, content_type, body, status, text) in [
         ("an unknown field", deployments, json, unknown.into_bytes(), 400, "unknown field \\\"spec.replicaz\\\""),
-        ("a bad quantity", deployments, json, with(matching, quantity).into_bytes(), 400, "quantit"),
+        (
+            "a bad quantity",
+            deployments,
+            json,
+            with(matching, quantity).into_bytes(),
+            422,
+            "spec.template.spec.containers[0].resources.requests[cpu]",
+        ),
         (
             "a selector that does not match",
             deployments,

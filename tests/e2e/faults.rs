@@ -144,9 +144,9 @@ fn only_root_runs_containers() {
     if !root("running as somebody else") {
         return;
     }
-    let mut command = Command::new(ORCHD);
-    std::os::unix::process::CommandExt::uid(&mut command, 65534);
     for verb in ["up", "demo"] {
+        let mut command = Command::new(ORCHD);
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
         let output = match command.arg(verb).env("ORCHD_LOG", "off").output() {
             Ok(output) => output,
             // The binary may lie where nobody may look; then nobody cannot run it either.

@@ -7,25 +7,37 @@ use crate::api::negotiate::{MEDIA_TYPES, unsupported_media_type};
 use crate::api::protobuf;
 use crate::meta::{GroupVersionKind, Reason, Status};
 use axum::body::Body;
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 
 /// The most bytes that a body may have (kube-apiserver's limit).
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// How much of a body that is too large is read, and forgotten, before the connection is given up.
+const MAX_DRAINED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Reads a whole body.
 ///
 /// # Errors
 /// 413 beyond the limit; 400 if the client breaks off.
 pub async fn read(body: Body) -> Result<Bytes, Status> {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let text = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
-            Err(Status::new(Reason::RequestEntityTooLarge, text))
+    let (mut body, mut whole, mut length) = (body, BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::bad_request(format!("the body could not be read: {error}")))?;
+        let data = frame.into_data().unwrap_or_default();
+        length += data.len();
+        // A client of HTTP/1.1 reads the answer once it has sent its body, if it is let: some of what is too much is read on.
+        if length > MAX_DRAINED_BYTES {
+            break;
         }
-        Err(error) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+        if length <= MAX_BODY_BYTES {
+            whole.extend_from_slice(&data);
+        }
     }
+    if length > MAX_BODY_BYTES {
+        let text = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
+        return Err(Status::new(Reason::RequestEntityTooLarge, text));
+    }
+    Ok(whole.freeze())
 }
 
 /// The body as JSON. `default` is the kind that a protobuf body which names none is of.

@@ -27,7 +27,8 @@ async fn until_taken(store: &Store, key: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_is_kept_and_deleting_makes_room_again() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 60 << 20 }).await.unwrap();
+    // Three segments of log, the smallest checkpoint and a snapshot take about 60 MiB whatever the store holds.
+    let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 160 << 20 }).await.unwrap();
     let refused = until_refused(&store, 400).await;
     assert!(matches!(refused, Some(StoreError::NoSpace(_))), "{refused:?}");
     let count = store.range(all()).await.unwrap().count;
