@@ -36,3 +36,10 @@ pub fn mutate_pod(object: &mut dyn AnyObject, account: &Ref<ServiceAccount>) -> 
     tolerations::admit(spec);
     priority::admit(spec)
 }
+
+/// What an update is given: a pod whose tolerations were replaced gets the usual ones again.
+pub fn update(object: &mut dyn AnyObject) {
+    if let Some(spec) = object.as_any_mut().downcast_mut::<core::Pod>().and_then(|pod| pod.spec.as_mut()) {
+        tolerations::admit(spec);
+    }
+}

@@ -114,7 +114,10 @@ impl Verbs {
             resource.default(new);
         }
         match part {
-            Part::Whole => resource.prepare_update(new, old.any()),
+            Part::Whole => {
+                admission::update(new);
+                resource.prepare_update(new, old.any());
+            }
             Part::Status => resource.prepare_status_update(new, old.any()),
             Part::Finalize => namespaces::finalize(new, old),
             Part::Trusted | Part::Binding => {}

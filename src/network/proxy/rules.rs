@@ -1,9 +1,11 @@
 //! One service port, or one host port, as chains, sets and map elements. Pure.
 //!
-//!     service-ips { address . protocol . port } → service-… (ClusterIP) or external-… (all else)
-//!     external-… marks for masquerade, or keeps to this node's endpoints → service-… or local-…
-//!     service-…, local-… → known clients to their endpoint, else one at random → endpoint-…
-//!     endpoint-… marks a pod that calls itself, remembers the client, translates
+//! ```text
+//! service-ips { address . protocol . port } → service-… (ClusterIP) or external-… (all else)
+//! external-… marks for masquerade, or keeps to this node's endpoints → service-… or local-…
+//! service-…, local-… → known clients to their endpoint, else one at random → endpoint-…
+//! endpoint-… marks a pod that calls itself, remembers the client, translates
+//! ```
 
 use super::super::nft::{FibAddress, Key, KeyType, Rule, Set, SetKind, Verdict};
 use super::super::{Cidr, NetworkOptions};
