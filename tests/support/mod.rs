@@ -13,12 +13,18 @@ use std::time::{Duration, Instant};
 
 pub const ORCHD: &str = env!("CARGO_BIN_EXE_orchd");
 
+/// Says loudly that a test does not run; where CI asks, that is a failure.
+fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "SKIPPED: {why}");
+    eprintln!("SKIPPED: {why}");
+}
+
 /// True if the test can run here; says loudly if not.
 pub fn root(test: &str) -> bool {
     // SAFETY: geteuid has no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        eprintln!("SKIPPED: {test} needs root");
+        skip(&format!("{test} needs root"));
     }
     root
 }
@@ -33,7 +39,7 @@ pub fn kubectls(test: &str) -> Vec<PathBuf> {
         found.push(sdk);
     }
     if found.is_empty() {
-        eprintln!("SKIPPED: {test} needs kubectl (set ORCHD_KUBECTL_DIR to a folder with kubectl-1.33 and kubectl-1.37)");
+        skip(&format!("{test} needs kubectl (set ORCHD_KUBECTL_DIR to a folder with kubectl-1.33 and kubectl-1.37)"));
     }
     found
 }
