@@ -3,7 +3,7 @@
 use super::super::CliError;
 use super::cluster::Cluster;
 use super::leftovers;
-use super::traffic::{Caller, Calls, call, spread, word_after};
+use super::traffic::{Caller, Calls, call, settle, spread, word_after};
 use super::view::View;
 use super::watching::{Answer, Objects, wait};
 use crate::client::{Client, DeleteOptions, HttpsClient, PatchType, Target};
@@ -107,6 +107,7 @@ impl Demo {
         let service = service.fetch::<Service>(NAMESPACE, NAME).await.map_err(|e| CliError::new("get the Service", e))?;
         let ip = service.spec.and_then(|s| s.cluster_ip).and_then(|ip| ip.parse::<Ipv4Addr>().ok());
         let address = SocketAddr::from((ip.ok_or_else(|| CliError::text("the Service has no address"))?, 80));
+        settle(address, 3).await?;
         let by_pod = spread(address, REQUESTS).await?;
         for (pod, count) in &by_pod {
             view.line(&format!("       {pod:<24} {count:>4}"));

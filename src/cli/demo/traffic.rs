@@ -44,6 +44,24 @@ pub(super) fn word_after<'a>(answer: &'a str, word: &str) -> &'a str {
     answer.split_whitespace().skip_while(|w| *w != word).nth(1).unwrap_or_default()
 }
 
+/// Waits until the Service answers from `pods` pods: rules follow readiness by some milliseconds, and no event tells when.
+///
+/// # Errors
+/// It does not within `CALL_TIMEOUT`; the last answer is told.
+pub(super) async fn settle(address: SocketAddr, pods: usize) -> Result<(), CliError> {
+    let (mut seen, mut last) = (BTreeMap::new(), String::new());
+    let answers = async {
+        while seen.len() < pods {
+            match call(address).await {
+                Ok(answer) => drop(seen.insert(word_after(&answer, "from").to_owned(), ())),
+                Err(why) => last = why,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    timeout(CALL_TIMEOUT, answers).await.map_err(|_| CliError::text(format!("the Service does not answer from {pods} pods: {last}")))
+}
+
 /// Calls `count` times; answers per pod.
 ///
 /// # Errors
