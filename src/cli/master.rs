@@ -110,6 +110,7 @@ impl Master {
     }
 
     fn serve(&self, listeners: Listeners, cache: &Arc<Cache>, tokens: Arc<Tokens>, advertise: SocketAddr) -> Result<(), CliError> {
+        let store = self.store.clone();
         let options = ServerOptions {
             verbs: self.verbs.clone(),
             feed: cache.clone(),
@@ -119,7 +120,7 @@ impl Master {
             nodes: Nodes::default(),
             clock: self.clock.clone(),
             advertise: advertise.to_string(),
-            ready: Arc::new(|| vec![Check { name: "store", failure: None }]),
+            ready: Arc::new(move || vec![Check { name: "store", failure: store.serves().err().map(|e| e.to_string()) }]),
         };
         self.tasks.spawn(listeners.serve(options, self.stop.clone()));
         Ok(())

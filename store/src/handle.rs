@@ -131,6 +131,14 @@ impl Store {
         if self.shared.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(&self.shared) }
     }
 
+    /// Whether the store serves, as far as this replica knows without waiting.
+    ///
+    /// # Errors
+    /// `NoLeader`, `Closed`, `Failed`.
+    pub fn serves(&self) -> Result<(), StoreError> {
+        self.open_still()?.node.serves()
+    }
+
     /// The last revision applied here.
     pub fn revision(&self) -> Revision {
         self.shared.state.revision()

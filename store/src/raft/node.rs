@@ -111,6 +111,17 @@ impl Node {
         self.raft.is_leader()
     }
 
+    /// Whether commands can be carried out now, as far as is known without asking anybody.
+    ///
+    /// # Errors
+    /// `Failed`: raft has stopped, the text says why. `NoLeader`.
+    pub fn serves(&self) -> Result<(), StoreError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.as_ref().map_err(|e| StoreError::Failed(e.to_string()))?;
+        metrics.current_leader.map(|_| ()).ok_or(StoreError::NoLeader)
+    }
+
     /// The term that this member leads in, as it changes; None: it does not lead.
     pub fn leadership(&self) -> Option<u64> {
         let metrics = self.raft.metrics();

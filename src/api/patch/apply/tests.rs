@@ -198,6 +198,11 @@ fn document() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(proptest::test_runner::FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn sets_survive_their_json(document in document()) {
         let set = walk::set_of(&document, shape()).unwrap();
