@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::cluster::{Cluster, root};
-use support::{Connection, Reference, Rounds, Server, asked, figure, load, percentile, pss_mib};
+use support::{Connection, Reference, Rounds, Server, asked, figure, load, percentile, pss_mib, settle};
 
 const ROUNDS: usize = 3;
 const ONE_BY_ONE: usize = 50;
@@ -46,9 +46,11 @@ fn main() {
     let me = std::env::current_exe().unwrap();
     for name in ["one_by_one", "at_once"] {
         for _ in 0..ROUNDS {
+            settle();
             let ours = format!("{name}=orchd.dev/hello:builtin");
             rounds.run("orchd", load(orchd.inside(&me), &ours, &orchd.kubeconfig()));
             if let Some(reference) = &reference {
+                settle();
                 let theirs = format!("{name}=registry.k8s.io/pause:3.10.1");
                 rounds.run("reference", load(reference.inside(Path::new(&me)), &theirs, &reference.kubeconfig()));
             }

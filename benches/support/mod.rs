@@ -13,6 +13,7 @@ pub use peer::Reference;
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 /// Measurements by name, in the order of their names; one value a round.
 #[derive(Default)]
@@ -87,4 +88,30 @@ pub fn pss_mib(pids: &[i32]) -> f64 {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap()
     };
     pids.iter().map(of).sum::<f64>() / 1024.0
+}
+
+/// Waits until the machine is quiet: what one side leaves to be cleaned up (kernel threads, too) would slow the other.
+///
+/// # Panics
+/// It does not become quiet.
+pub fn settle() {
+    const LOOK: Duration = Duration::from_secs(2);
+    const LOOKS: usize = 45;
+    const QUIET: f64 = 0.15;
+    let ticks = || {
+        let text = std::fs::read_to_string("/proc/stat").unwrap();
+        let all: Vec<f64> = text.lines().next().unwrap().split_whitespace().skip(1).map(|t| t.parse().unwrap()).collect();
+        // The fourth is idle time, the fifth waits for disks.
+        (all[3], all.iter().take(8).sum::<f64>())
+    };
+    for _ in 0..LOOKS {
+        let before = ticks();
+        #[allow(clippy::disallowed_methods, reason = "a share of time takes time to measure")]
+        std::thread::sleep(LOOK);
+        let after = ticks();
+        if 1.0 - (after.0 - before.0) / (after.1 - before.1) < QUIET {
+            return;
+        }
+    }
+    panic!("the machine does not become quiet");
 }

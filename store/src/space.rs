@@ -33,6 +33,8 @@ struct Seen {
     at: Option<Instant>,
     /// Bytes that may still be taken.
     left: u64,
+    /// It is the quota that leaves no more, not the disk.
+    quota: bool,
     /// Nothing that grows was taken when last looked.
     tight: bool,
 }
@@ -63,7 +65,7 @@ impl Space {
                 seen.left = left;
                 Ok(())
             }
-            None if self.quota_bytes > 0 => Err(StoreError::NoSpace(format!("the quota of {} bytes is nearly used up", self.quota_bytes))),
+            None if seen.quota => Err(StoreError::NoSpace(format!("the quota of {} bytes is nearly used up", self.quota_bytes))),
             None => Err(StoreError::NoSpace("the disk is nearly full".into())),
         }
     }
@@ -77,14 +79,17 @@ impl Space {
 
     fn look(&self, seen: &mut Seen) {
         let reserve = RESERVE_BYTES + self.state.read(|machine| machine.bytes());
-        let mut left = u64::MAX;
+        let (mut left, mut quota) = (u64::MAX, false);
         if self.quota_bytes > 0 {
-            left = self.quota_bytes.saturating_sub(size_of(&self.dir));
+            (left, quota) = (self.quota_bytes.saturating_sub(size_of(&self.dir)), true);
         }
         match nix::sys::statvfs::statvfs(&self.dir) {
             Ok(stat) => {
                 let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-                left = left.min(free.saturating_sub(reserve));
+                let room = free.saturating_sub(reserve);
+                if room < left {
+                    (left, quota) = (room, false);
+                }
             }
             // A disk that cannot be asked is found out by the write itself.
             Err(errno) => tracing::warn!(dir = %self.dir.display(), %errno, "the free space of the disk cannot be told"),
@@ -95,7 +100,7 @@ impl Space {
         } else if seen.tight && !tight {
             tracing::info!(dir = %self.dir.display(), "there is space again: writes are taken");
         }
-        *seen = Seen { at: Some(Instant::now()), left, tight };
+        *seen = Seen { at: Some(Instant::now()), left, quota, tight };
     }
 }
 

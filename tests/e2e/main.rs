@@ -8,5 +8,6 @@ mod support;
 
 mod bad_input;
 mod demo;
+mod disk_full;
 mod faults;
 mod kubectl;

@@ -74,7 +74,11 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(name: &str) -> Self {
-        let dir = Dir::new(name);
+        Self::start_in(Dir::new(name), name)
+    }
+
+    /// Starts in a data dir that something has been done to.
+    pub fn start_in(dir: Dir, name: &str) -> Self {
         let holder = hold_namespace();
         let node = format!("{name}-node");
         let mut cluster = Self { dir, node, child: None, holder };
@@ -142,7 +146,6 @@ impl Cluster {
         command.stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Imports image files.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.0.join("orchd.log")).unwrap_or_default()
     }
