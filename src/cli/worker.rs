@@ -12,6 +12,7 @@ use crate::security::pki::{client_config, hex};
 use orchd_runtime::{Options, Runtime};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -178,6 +179,13 @@ fn remove_cgroups(root: &str) -> std::io::Result<()> {
         let dir = hierarchy.join(root);
         if dir.is_dir() {
             remove_cgroup(&dir)?;
+            // The parent of every node's; another node of this machine may still have its own there.
+            match dir.parent().map_or(Ok(()), std::fs::remove_dir) {
+                Err(e) if !matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy | ErrorKind::NotFound) => {
+                    return Err(e);
+                }
+                _ => {}
+            }
         }
     }
     Ok(())

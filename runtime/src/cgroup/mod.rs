@@ -116,7 +116,11 @@ impl Cgroups {
     /// The kernel refuses.
     pub fn create(&self, path: &str) -> io::Result<()> {
         if !self.unified {
-            return self.dirs(path).try_for_each(fs::create_dir_all);
+            return self.dirs(path).try_for_each(|dir| match fs::create_dir_all(&dir) {
+                // Whoever removes its own cgroups took an empty parent along between two of its steps.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&dir),
+                made => made,
+            });
         }
         // A version 2 controller must be handed down level by level.
         let mut dir = self.hierarchies[0].root.clone();

@@ -11,6 +11,7 @@ async fn what_is_written_is_there_after_a_restart() {
     let store = open(dir.path()).await;
     println!("open on an empty directory: {:?}", begun.elapsed());
     assert_eq!(store.revision(), 1);
+    assert_eq!(store.serves(), Ok(()));
     assert_eq!(store.txn(put("a", "1")).await.unwrap().revision, 2);
     assert_eq!(store.txn(put("b", "2")).await.unwrap().revision, 3);
     let refused = Txn { compare: vec![Compare::mod_revision_is("a", 7)], ..put("a", "3") };
@@ -18,6 +19,7 @@ async fn what_is_written_is_there_after_a_restart() {
     assert_eq!(store.range(all()).await.unwrap().count, 2);
     assert_eq!(store.range_local(&get("a")).unwrap().kvs[0].mod_revision, 2);
     store.close().await;
+    assert_eq!(store.serves(), Err(StoreError::Closed));
     assert_eq!(store.txn(put("a", "1")).await, Err(StoreError::Closed));
 
     let begun = Instant::now();
