@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,11 +49,13 @@ pub(super) fn word_after<'a>(answer: &'a str, word: &str) -> &'a str {
 /// # Errors
 /// It does not within `CALL_TIMEOUT`; the last answer is told.
 pub(super) async fn settle(address: SocketAddr, pods: usize) -> Result<(), CliError> {
-    let (mut seen, mut last) = (BTreeMap::new(), String::new());
+    let (mut seen, mut last) = (BTreeSet::new(), String::new());
     let answers = async {
         while seen.len() < pods {
             match call(address).await {
-                Ok(answer) => drop(seen.insert(word_after(&answer, "from").to_owned(), ())),
+                Ok(answer) => {
+                    seen.insert(word_after(&answer, "from").to_owned());
+                }
                 Err(why) => last = why,
             }
             tokio::time::sleep(PAUSE).await;
