@@ -17,7 +17,7 @@ const QUOTA_BYTES: u64 = 8 << 30;
 #[tokio::main]
 async fn main() {
     let dir = Dir::new("bench-store");
-    let store = Store::open(Options { dir: dir.0.join("store"), quota_bytes: QUOTA_BYTES }).await.unwrap();
+    let store = Store::open(Options { dir: dir.0.join("store"), quota_bytes: QUOTA_BYTES, group: None }).await.unwrap();
     for callers in [1, 100, 1000, 4000] {
         measure(&store, &format!("store_put_{callers}_callers"), callers, |store, key| async move {
             let txn = Txn { success: vec![Op::put(key, vec![b'v'; VALUE_BYTES])], ..Txn::default() };

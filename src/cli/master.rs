@@ -97,7 +97,7 @@ impl Master {
         let tokens =
             Tokens::new(&pki.cluster_key().service_account_key_pem).map_err(|e| CliError::new("cannot open the cluster's keys", e))?;
         let tokens = Arc::new(tokens);
-        let store = Store::open(Options { dir: dir.join("store"), quota_bytes: STORE_QUOTA_BYTES }).await;
+        let store = Store::open(Options { dir: dir.join("store"), quota_bytes: STORE_QUOTA_BYTES, group: None }).await;
         let store = store.map_err(|e| CliError::new("cannot open the store", e))?;
         let cache = Cache::start(store.clone()).await.map_err(|e| CliError::new("cannot read the store", e))?;
         let verbs = Arc::new(Verbs::new(store.clone(), cache.clone(), clock.clone(), tokens.clone(), config));

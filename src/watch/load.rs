@@ -106,7 +106,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_second_load_tells_what_has_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0 }).await.unwrap();
+        let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0, group: None }).await.unwrap();
         write(&store, vec![put("same", "1"), put("changed", "1"), put("gone", "1"), Op::put("/registry/core/nothings/x", "{")]).await;
         let first = load(&store, &Snapshot::default()).unwrap();
         assert_eq!((first.records.len(), first.snapshot.revision()), (3, store.revision()));
@@ -126,7 +126,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn more_than_a_page_is_read_at_one_revision() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0 }).await.unwrap();
+        let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0, group: None }).await.unwrap();
         for chunk in 0..21 {
             write(&store, (0..100).map(|i| put(&format!("m{:05}", chunk * 100 + i), "1")).collect()).await;
         }

@@ -12,6 +12,16 @@ const FORMAT: u32 = 1;
 const LOCK_FILE: &str = "LOCK";
 const FORMAT_FILE: &str = "FORMAT";
 const MEMBER_FILE: &str = "MEMBER";
+const INSTANCE_FILE: &str = "INSTANCE";
+
+/// Who lives in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The member's id in its group.
+    pub id: u64,
+    /// The directory's own number: a member that comes back with another one has lost its data.
+    pub instance: u64,
+}
 
 /// The directory, locked against other processes until this is dropped.
 #[derive(Debug)]
@@ -57,19 +67,45 @@ impl Dir {
         Ok(())
     }
 
-    /// This member's id; a new one the first time.
+    /// Which member lives here; None: it has no place in a group yet.
     ///
     /// # Errors
     /// `Io`, `Damaged`.
-    pub fn member(&self) -> Result<u64, OpenError> {
-        let path = self.path.join(MEMBER_FILE);
-        if let Some(text) = read(&path)? {
-            return u64::from_str_radix(text.trim(), 16)
-                .map_err(|_| OpenError::Damaged(format!("{} holds {text:?}, not a member's id", path.display())));
+    pub fn identity(&self) -> Result<Option<Identity>, OpenError> {
+        match self.number(MEMBER_FILE)? {
+            Some(id) => Ok(Some(Identity { id, instance: self.instance()? })),
+            None => Ok(None),
         }
-        let id = rand::random_range(1..=u64::from(u32::MAX));
+    }
+
+    /// Tells this directory from every other one; a new number the first time.
+    ///
+    /// # Errors
+    /// `Io`, `Damaged`.
+    pub fn instance(&self) -> Result<u64, OpenError> {
+        if let Some(instance) = self.number(INSTANCE_FILE)? {
+            return Ok(instance);
+        }
+        let instance = rand::random_range(1..=u64::MAX);
+        self.write(INSTANCE_FILE, &format!("{instance:x}\n"))?;
+        Ok(instance)
+    }
+
+    /// Gives the directory to a member.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn assign(&self, id: u64) -> Result<Identity, OpenError> {
+        let instance = self.instance()?;
         self.write(MEMBER_FILE, &format!("{id:x}\n"))?;
-        Ok(id)
+        Ok(Identity { id, instance })
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, OpenError> {
+        let path = self.path.join(name);
+        let Some(text) = read(&path)? else { return Ok(None) };
+        let number = u64::from_str_radix(text.trim(), 16);
+        number.map(Some).map_err(|_| OpenError::Damaged(format!("{} holds {text:?}, not a number in base 16", path.display())))
     }
 
     /// Writes a small file so that it is there whole or not at all.

@@ -16,6 +16,9 @@ pub enum OpenError {
     InUse { path: PathBuf },
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// The group has no place for this member.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Why the store does not answer as asked.
@@ -40,6 +43,21 @@ pub enum StoreError {
     NoLeader,
     #[error("the request timed out; it may or may not have been carried out")]
     Timeout,
+    #[error("member not found")]
+    MemberNotFound,
+    #[error("the member exists already")]
+    MemberExists,
+    #[error("the member votes already")]
+    NotLearner,
+    #[error("the learner has not caught up yet")]
+    LearnerNotReady,
+    #[error("the member does not vote")]
+    NotVoter,
+    #[error("the last voting member cannot be removed")]
+    LastVoter,
+    /// Another member may not take part; the text says why and what to do.
+    #[error("{0}")]
+    MemberRefused(String),
     #[error("the store is shutting down")]
     Closed,
     #[error("the store failed: {0}")]

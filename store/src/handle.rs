@@ -2,13 +2,15 @@
 
 use crate::batch::Batcher;
 use crate::clock::{Clock, SystemClock};
+use crate::cluster::Group;
 use crate::command::{Command, KeyRange, Output, RangeRequest, RangeResponse, Revision, Txn, TxnResponse};
 use crate::dir::Dir;
 use crate::keeper::Keeper;
 use crate::lease::{self, Leases};
 use crate::log::{Log, LogError};
 use crate::machine;
-use crate::raft::{Item, Node};
+use crate::office::Leader;
+use crate::raft::{Item, Node, Office, Parts};
 use crate::reads::Barrier;
 use crate::recovery;
 use crate::snapshot::Snapshots;
@@ -28,19 +30,23 @@ pub use crate::watch::{WatchBatch, WatchEvent, Watcher};
 /// How long closing may take; a disk that is full may keep the log from writing.
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// How a store is opened. A lone store is a Raft group of one voter.
+/// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Directory of the log, the checkpoint and the member's identity; made if missing.
     pub dir: PathBuf,
     /// The most bytes that log and checkpoint may take; beyond it growth is refused with `NoSpace`. 0: no quota.
     pub quota_bytes: u64,
+    /// The members that replicate it; None: a lone store, which is a Raft group of one voter.
+    pub group: Option<Group>,
 }
 
 /// A replica of the store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
+    /// Writes go through only while this member leads in this term.
+    pub(crate) fence: Option<u64>,
 }
 
 /// What every clone of a handle shares.
@@ -51,9 +57,11 @@ pub(crate) struct Shared {
     pub(crate) snapshots: Arc<Snapshots>,
     space: Arc<Space>,
     batcher: Batcher,
-    barrier: Barrier,
+    pub(crate) barrier: Barrier,
     hub: Arc<Hub>,
     leases: Arc<Leases>,
+    /// What Raft holds weakly.
+    _office: Arc<dyn Office>,
     closed: AtomicBool,
     running: Mutex<Option<Running>>,
 }
@@ -87,17 +95,17 @@ impl Store {
     /// # Errors
     /// As `open`.
     pub async fn open_with(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let quota_bytes = options.quota_bytes;
+        let Options { dir, quota_bytes, group } = options;
         let (dir, log, state, snapshots) = tokio::task::spawn_blocking(move || {
-            let dir = Dir::open(&options.dir)?;
+            let dir = Dir::open(&dir)?;
             let log = Log::open(&dir.path().join("log")).map_err(failed)?;
             let (state, snapshots) = recovery::recover(dir.path(), &log)?;
             Ok::<_, OpenError>((dir, Arc::new(log), Arc::new(state), Arc::new(snapshots)))
         })
         .await
         .map_err(|error| OpenError::Damaged(error.to_string()))??;
-        let started = async { Node::start(dir.member()?, log.clone(), state.clone(), snapshots.clone()).await };
-        let node = match started.await {
+        let parts = Parts { log: log.clone(), state: state.clone(), snapshots: snapshots.clone() };
+        let node = match Node::start(&dir, group, parts).await {
             Ok(node) => node,
             Err(error) => {
                 log.close().await;
@@ -111,9 +119,13 @@ impl Store {
             Keeper { state: state.clone(), log: log.clone(), snapshots: snapshots.clone(), space: space.clone(), node: node.clone() };
         let running = Running { stop, keeper: tokio::spawn(keeper.run(stopped)), _dir: dir };
         let batcher = Batcher::start(node.clone());
+        let leases = Leases::start(state.clone(), node.clone(), batcher.clone(), clock);
+        let office: Arc<dyn Office> = Arc::new(Leader { batcher: batcher.clone(), leases: leases.clone(), space: space.clone() });
+        node.open_office(&office);
         let shared = Shared {
             hub: Hub::start(state.clone()),
-            leases: Leases::start(state.clone(), node.clone(), batcher.clone(), clock),
+            leases,
+            _office: office,
             barrier: Barrier::start(node.clone()),
             state,
             log,
@@ -124,7 +136,7 @@ impl Store {
             closed: AtomicBool::new(false),
             running: Mutex::new(Some(running)),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), fence: None })
     }
 
     fn open_still(&self) -> Result<&Shared, StoreError> {
@@ -207,8 +219,8 @@ impl Store {
         loop {
             let chosen = if id != 0 { id } else { rand::random_range(1..=i64::MAX) };
             match self.submit(Command::LeaseGrant { id: chosen, ttl_s }).await {
-                Ok(Output::LeaseGranted { id, ttl_s }) => {
-                    self.shared.leases.granted(id, ttl_s);
+                Ok(Output::LeaseGranted { id, .. }) => {
+                    self.shared.leases.note_granted();
                     return Ok(id);
                 }
                 Ok(other) => return Err(unexpected(&other)),
@@ -223,7 +235,8 @@ impl Store {
     /// # Errors
     /// `LeaseNotFound`.
     pub async fn lease_keep_alive(&self, id: i64) -> Result<i64, StoreError> {
-        self.open_still()?.leases.keep_alive(id)
+        let shared = self.open_still()?;
+        if shared.node.leads() { shared.leases.keep_alive(id) } else { shared.node.keep_alive(id).await }
     }
 
     /// Ends a lease and deletes its keys.
@@ -241,7 +254,7 @@ impl Store {
         let shared = self.open_still()?;
         let item = Item::new(command)?;
         shared.space.admit(&item)?;
-        shared.batcher.submit(item).await
+        shared.batcher.submit(item, self.fence).await
     }
 
     /// Writes what is pending, closes the files. Every clone answers `Closed` from then on.
@@ -273,6 +286,7 @@ async fn wind_up(running: Running, node: Node, state: Arc<State>, snapshots: Arc
     if let Err(error) = keeper.await {
         tracing::warn!(%error, "the keeper of checkpoints did not end cleanly");
     }
+    node.hand_over().await;
     node.shutdown().await;
     let saved = tokio::task::spawn_blocking(move || {
         let saved = snapshots.save(&state);

@@ -9,13 +9,12 @@ use crate::error::StoreError;
 use crate::raft::{Item, Node};
 use crate::state::State;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
 
-/// Shortest time to live: that of an election, so that a change of leaders ends no lease.
-pub const MIN_TTL_S: i64 = 3;
+/// Shortest time to live: longer than an election takes, so that a change of leaders ends no lease.
+pub const MIN_TTL_S: i64 = 2;
 /// How soon a revocation that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -24,29 +23,50 @@ pub struct Leases {
     node: Node,
     clock: Arc<dyn Clock>,
     deadlines: Mutex<Deadlines>,
-    changed: Notify,
 }
 
+/// Invariant: `ordered` and `by_id` hold the same pairs.
 #[derive(Default)]
 struct Deadlines {
     /// The term in which this member leads, and these were set.
     term: Option<u64>,
     by_id: HashMap<i64, Duration>,
+    ordered: BTreeSet<(Duration, i64)>,
+}
+
+impl Deadlines {
+    fn set(&mut self, id: i64, deadline: Duration) {
+        self.forget(id);
+        self.by_id.insert(id, deadline);
+        self.ordered.insert((deadline, id));
+    }
+
+    fn forget(&mut self, id: i64) {
+        if let Some(deadline) = self.by_id.remove(&id) {
+            self.ordered.remove(&(deadline, id));
+        }
+    }
 }
 
 impl Leases {
     /// Starts ending leases; stops once the last handle is gone, or the replica has stopped.
     pub fn start(state: Arc<State>, node: Node, batcher: Batcher, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let leases = Arc::new(Self { state, node, clock, deadlines: Mutex::default(), changed: Notify::new() });
+        let leases = Arc::new(Self { state, node, clock, deadlines: Mutex::default() });
         leases.catch_up();
         tokio::spawn(expire(Arc::downgrade(&leases), batcher));
         leases
     }
 
-    /// Takes note of a lease just granted.
-    pub fn granted(&self, id: i64, ttl_s: i64) {
-        self.deadlines.lock().by_id.insert(id, self.clock.now() + seconds(ttl_s));
-        self.changed.notify_one();
+    /// Takes note of leases just granted, by whichever member.
+    pub fn note_granted(&self) {
+        let granted = self.state.granted().take();
+        let now = self.clock.now();
+        let mut deadlines = self.deadlines.lock();
+        if deadlines.term.is_some() {
+            for (id, ttl_s) in granted {
+                deadlines.set(id, now + seconds(ttl_s));
+            }
+        }
     }
 
     /// Gives a lease its whole time anew; returns its seconds.
@@ -54,18 +74,33 @@ impl Leases {
     /// # Errors
     /// `NoLeader`; `LeaseNotFound`, also of a lease whose time is up but whose keys are still there.
     pub fn keep_alive(&self, id: i64) -> Result<i64, StoreError> {
-        if !self.node.leads() {
-            return Err(StoreError::NoLeader);
-        }
-        self.catch_up();
-        let ttl_s = self.state.read(|machine| machine.lease_ttl(id)).ok_or(StoreError::LeaseNotFound)?;
+        let ttl_s = self.known(id)?;
         let now = self.clock.now();
         let mut deadlines = self.deadlines.lock();
         if deadlines.by_id.get(&id).is_some_and(|deadline| *deadline <= now) {
             return Err(StoreError::LeaseNotFound);
         }
-        deadlines.by_id.insert(id, now + seconds(ttl_s));
+        deadlines.set(id, now + seconds(ttl_s));
         Ok(ttl_s)
+    }
+
+    /// Seconds granted, and seconds left.
+    ///
+    /// # Errors
+    /// `NoLeader`, `LeaseNotFound`.
+    pub fn time_to_live(&self, id: i64) -> Result<(i64, i64), StoreError> {
+        let ttl_s = self.known(id)?;
+        let now = self.clock.now();
+        let left = self.deadlines.lock().by_id.get(&id).map_or(seconds(ttl_s), |deadline| deadline.saturating_sub(now));
+        Ok((ttl_s, left.as_secs() as i64))
+    }
+
+    fn known(&self, id: i64) -> Result<i64, StoreError> {
+        if !self.node.leads() {
+            return Err(StoreError::NoLeader);
+        }
+        self.catch_up();
+        self.state.read(|machine| machine.lease_ttl(id)).ok_or(StoreError::LeaseNotFound)
     }
 
     /// On taking office, every lease begins anew.
@@ -77,18 +112,23 @@ impl Leases {
         let leases: Vec<(i64, i64)> = if term.is_some() { self.state.read(|machine| machine.leases().collect()) } else { Vec::new() };
         let now = self.clock.now();
         let mut deadlines = self.deadlines.lock();
-        deadlines.term = term;
-        deadlines.by_id = leases.into_iter().map(|(id, ttl_s)| (id, now + seconds(ttl_s))).collect();
+        *deadlines = Deadlines { term, ..Deadlines::default() };
+        for (id, ttl_s) in leases {
+            deadlines.set(id, now + seconds(ttl_s));
+        }
     }
 
     /// Leases whose time is up, and how long until the next one's is.
     fn due(&self) -> (Vec<i64>, Option<Duration>) {
         let now = self.clock.now();
         let mut deadlines = self.deadlines.lock();
+        let due: Vec<i64> = deadlines.ordered.range(..=(now, i64::MAX)).map(|(_, id)| *id).collect();
         // Those revoked by their owner are gone from the machine.
-        self.state.read(|machine| deadlines.by_id.retain(|id, deadline| *deadline > now || machine.lease_ttl(*id).is_some()));
-        let due = deadlines.by_id.iter().filter(|(_, deadline)| **deadline <= now).map(|(id, _)| *id).collect();
-        let next = deadlines.by_id.values().filter(|deadline| **deadline > now).min().map(|deadline| *deadline - now);
+        let (due, gone): (Vec<i64>, Vec<i64>) = self.state.read(|machine| due.into_iter().partition(|id| machine.lease_ttl(*id).is_some()));
+        for id in gone {
+            deadlines.forget(id);
+        }
+        let next = deadlines.ordered.range((now, i64::MAX)..).find(|(deadline, _)| *deadline > now).map(|(deadline, _)| *deadline - now);
         (due, next)
     }
 }
@@ -97,21 +137,23 @@ fn seconds(ttl_s: i64) -> Duration {
     Duration::from_secs(ttl_s.max(0) as u64)
 }
 
-async fn revoke(batcher: &Batcher, id: i64) -> Result<(), StoreError> {
-    batcher.submit(Item::new(Command::LeaseRevoke { id })?).await.map(drop)
+async fn revoke(batcher: &Batcher, id: i64, term: Option<u64>) -> Result<(), StoreError> {
+    // A member that leads no more, or again, knows nothing of this lease's time.
+    let term = term.ok_or(StoreError::NoLeader)?;
+    batcher.submit(Item::new(Command::LeaseRevoke { id })?, Some(term)).await.map(drop)
 }
 
 async fn expire(leases: Weak<Leases>, batcher: Batcher) {
     loop {
         let Some(held) = leases.upgrade() else { return };
         held.catch_up();
+        held.note_granted();
+        let term = held.deadlines.lock().term;
         let (due, next) = held.due();
         let mut wait = next;
         for id in due {
-            match revoke(&batcher, id).await {
-                Ok(()) | Err(StoreError::LeaseNotFound) => {
-                    held.deadlines.lock().by_id.remove(&id);
-                }
+            match revoke(&batcher, id, term).await {
+                Ok(()) | Err(StoreError::LeaseNotFound) => held.deadlines.lock().forget(id),
                 Err(StoreError::Closed) => return,
                 Err(error) => {
                     tracing::warn!(id, %error, "a lease whose time is up could not be revoked yet");
@@ -126,7 +168,7 @@ async fn expire(leases: Weak<Leases>, batcher: Batcher) {
         };
         tokio::select! {
             () = sleep => {}
-            () = held.changed.notified() => {}
+            () = held.state.granted().told() => {}
             running = leadership.changed() => if !running { return },
         }
     }

@@ -8,16 +8,19 @@
 mod batch;
 mod checkpoint;
 pub mod clock;
+pub mod cluster;
 mod codec;
 pub mod command;
 mod dir;
 mod engine;
 mod error;
+mod group;
 pub mod handle;
 mod keeper;
 mod lease;
 mod log;
 mod machine;
+mod office;
 mod raft;
 mod reads;
 mod recovery;
@@ -25,13 +28,16 @@ mod rows;
 mod snapshot;
 mod space;
 mod state;
+pub mod transport;
 mod watch;
 
+pub use cluster::{Group, Member, Status};
 pub use command::{
     Compare, CompareResult, CompareTarget, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
     SortTarget, Txn, TxnResponse,
 };
 pub use handle::{OpenError, Options, Store, StoreError, WatchBatch, WatchEvent, Watcher};
+pub use raft::Leadership;
 
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,14 @@ impl Image {
         &self.header.applied
     }
 
+    /// The file, opened for reading; it stays readable when a newer snapshot takes its name.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn file(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
     /// Opens a snapshot that was written before, or received; None: there is no file.
     ///
     /// # Errors

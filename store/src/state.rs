@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI64, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Commands applied, and keys looked at, before the lock is offered to others.
 const APPLY_SLICE: usize = 256;
@@ -36,6 +36,39 @@ pub struct State {
     revision: AtomicI64,
     compacted: AtomicI64,
     progress: watch::Sender<Revision>,
+    /// One past the last applied index.
+    next: watch::Sender<u64>,
+    granted: Granted,
+}
+
+/// Leases granted since whoever counts their time last asked: ids and seconds.
+#[derive(Default)]
+pub struct Granted {
+    leases: Mutex<Vec<(i64, i64)>>,
+    told: Notify,
+}
+
+impl Granted {
+    fn add(&self, outputs: &[Result<Output, StoreError>]) {
+        let mut granted = outputs.iter().filter_map(|output| match output {
+            Ok(Output::LeaseGranted { id, ttl_s }) => Some((*id, *ttl_s)),
+            _ => None,
+        });
+        if let Some(first) = granted.next() {
+            self.leases.lock().extend(std::iter::once(first).chain(granted));
+            self.told.notify_one();
+        }
+    }
+
+    /// What has been granted since the last call.
+    pub fn take(&self) -> Vec<(i64, i64)> {
+        std::mem::take(&mut self.leases.lock())
+    }
+
+    /// Returns once there is something to take.
+    pub async fn told(&self) {
+        self.told.notified().await;
+    }
 }
 
 impl State {
@@ -45,8 +78,10 @@ impl State {
             revision: AtomicI64::new(revision),
             compacted: AtomicI64::new(machine.compacted()),
             machine: RwLock::new(machine),
-            applied: Mutex::new(applied),
             progress: watch::Sender::new(revision),
+            next: watch::Sender::new(applied.next),
+            applied: Mutex::new(applied),
+            granted: Granted::default(),
         }
     }
 
@@ -63,8 +98,19 @@ impl State {
         self.progress.subscribe()
     }
 
+    /// Leases that have come into being.
+    pub fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
     pub fn applied(&self) -> Applied {
         self.applied.lock().clone()
+    }
+
+    /// Returns once the entry of this index is applied.
+    pub async fn wait_applied(&self, index: u64) {
+        let waited = self.next.subscribe().wait_for(|next| *next > index).await.is_ok();
+        debug_assert!(waited, "the state holds its own sender");
     }
 
     /// Applies one entry's commands, letting readers in between, and then takes note of the entry.
@@ -86,7 +132,9 @@ impl State {
         }
         machine.collect(COLLECT_SLICE);
         drop(machine);
+        self.granted.add(&outputs);
         note(&mut applied);
+        self.next.send_replace(applied.next);
         outputs
     }
 
@@ -97,6 +145,7 @@ impl State {
         *old = machine;
         *held = applied;
         self.publish(&old);
+        self.next.send_replace(held.next);
     }
 
     fn publish(&self, machine: &Machine) {

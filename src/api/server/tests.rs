@@ -28,7 +28,7 @@ impl Drop for Running {
 impl Running {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Options { dir: dir.path().join("store"), quota_bytes: 0 }).await.unwrap();
+        let store = Store::open(Options { dir: dir.path().join("store"), quota_bytes: 0, group: None }).await.unwrap();
         let cache = Cache::start(store.clone()).await.unwrap();
         let pki = Pki::new(ClusterKey::generate().unwrap(), &["127.0.0.1".parse().unwrap()]).unwrap();
         let tokens = Arc::new(Tokens::new(&pki.cluster_key().service_account_key_pem).unwrap());

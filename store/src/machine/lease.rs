@@ -23,6 +23,11 @@ impl Machine {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl_s))
     }
 
+    /// The keys that end with a lease.
+    pub fn lease_keys(&self, id: i64) -> impl Iterator<Item = &Bytes> {
+        self.leases.get(&id).into_iter().flat_map(|lease| &lease.keys)
+    }
+
     pub(super) fn lease_grant(&mut self, id: i64, ttl_s: i64) -> Result<Output, StoreError> {
         if self.leases.contains_key(&id) {
             return Err(StoreError::LeaseExists);

@@ -1,23 +1,34 @@
 //! Consensus: the only module that names openraft.
 //!
-//! [`Node`] is a running replica: it proposes batches, tells when a read may be done, and knows who leads. May import:
-//! `codec`, `command`, `error`, `log`, `state`, `snapshot`.
+//! [`Node`] is a running replica: it carries batches out, wherever the leader is, tells when a read may be done, and knows
+//! who leads and who belongs to the group. May import: `cluster`, `codec`, `command`, `dir`, `error`, `log`, `state`,
+//! `snapshot`, `transport`.
 
+mod force;
+mod founding;
+mod link;
 mod log_store;
+mod member;
+mod membership;
 mod network;
 mod node;
+mod serve;
+mod snapshot_stream;
 mod state_machine;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use crate::codec;
 use crate::command::{Command, Output};
 use crate::error::StoreError;
 use bytes::Bytes;
-pub use node::{KEEP_ENTRIES, Node};
+pub use member::Info;
+pub use node::{KEEP_ENTRIES, Leadership, Node, Office, Parts};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;
 use std::sync::Arc;
+pub use wire::Change;
 
 openraft::declare_raft_types!(
     /// What openraft is made of here: Raft as in the paper (one leader per term).
@@ -25,7 +36,7 @@ openraft::declare_raft_types!(
         D = Batch,
         R = Reply,
         NodeId = u64,
-        Node = openraft::BasicNode,
+        Node = Info,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
 );
 

@@ -1,41 +1,117 @@
-//! The way to the other members. A group of one has none: whoever is asked for is unreachable, which openraft takes as
-//! "no answer" and never as consent (its default would grant a pre-vote).
+//! openraft's way to the other members. Whoever cannot be reached is an error, never consent (openraft's default would grant
+//! a pre-vote).
 
-use super::{Types, Vote, state_machine::SnapshotData};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use super::link::{CallError, Dialer, Link};
+use super::snapshot_stream;
+use super::wire::{Answer, Call, Frames, Purpose};
+use super::{Info, Types, Vote, state_machine::SnapshotData};
+use crate::codec;
+use futures::{FutureExt, SinkExt, Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
 };
-use openraft::{BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2, type_config::alias::SnapshotOf};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, type_config::alias::SnapshotOf};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
+
+/// How long entries may be without an answer before the connection is given up: longer than a slow disk takes.
+const APPEND: Duration = Duration::from_secs(3);
+/// How long a vote, or the word to take over, may be without an answer.
+const VOTE: Duration = Duration::from_secs(1);
+/// Messages with entries that may be on their way to one member.
+const IN_FLIGHT: usize = 16;
 
 /// No transport leads to this member.
 #[derive(Clone, Debug, Error)]
-#[error("no way to member {member:x} at {address:?}")]
-pub struct NoWay {
-    member: u64,
-    address: String,
+#[error("no way to the member at {0:?}")]
+pub struct NoWay(String);
+
+/// The ways to all other members. A group of one has none.
+pub struct Peers {
+    dialer: Option<Arc<Dialer>>,
+    links: Mutex<HashMap<String, Arc<Link>>>,
 }
 
-#[derive(Clone, Default)]
-pub struct Network;
+impl Peers {
+    pub fn new(dialer: Option<Arc<Dialer>>) -> Arc<Self> {
+        Arc::new(Self { dialer, links: Mutex::default() })
+    }
 
-pub struct Peer(NoWay);
+    /// Calls the member at `address`.
+    ///
+    /// # Errors
+    /// See `CallError`.
+    pub async fn call(&self, address: &str, call: &Call, within: Duration) -> Result<Answer, CallError> {
+        let Some(dialer) = &self.dialer else { return Err(CallError::NotSent(NoWay(address.to_owned()).to_string())) };
+        let link = {
+            let mut links = self.links.lock();
+            match links.get(address) {
+                Some(link) => link.clone(),
+                None => {
+                    let link = Arc::new(Link::new(dialer.clone(), address.to_owned()));
+                    links.insert(address.to_owned(), link.clone());
+                    link
+                }
+            }
+        };
+        link.call(call, within).await
+    }
+}
+
+#[derive(Clone)]
+pub struct Network(pub Arc<Peers>);
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer(NoWay { member: target, address: node.addr.clone() })
+    async fn new_client(&mut self, _target: u64, info: &Info) -> Peer {
+        Peer { peers: self.0.clone(), address: info.address().to_owned(), appends: Arc::default() }
     }
 }
 
+/// One use of a way to a member.
+pub struct Peer {
+    peers: Arc<Peers>,
+    address: String,
+    /// The connection for entries, while no stream uses it.
+    appends: Arc<Mutex<Option<Frames>>>,
+}
+
 impl Peer {
-    fn unreachable(&self) -> RPCError<Types> {
-        RPCError::Unreachable(Unreachable::new(&self.0))
+    async fn vote_call(&self, call: Call) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.peers.call(&self.address, &call, VOTE).await {
+            Ok(Answer::Vote(response)) => Ok(response),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
+        }
     }
+
+    async fn append_connection(&self) -> Result<Frames, RPCError<Types>> {
+        if let Some(connection) = self.appends.lock().take() {
+            return Ok(connection);
+        }
+        let Some(dialer) = &self.peers.dialer else {
+            return Err(RPCError::Unreachable(Unreachable::new(&NoWay(self.address.clone()))));
+        };
+        dialer.dial(&self.address, Purpose::Append).await.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+    }
+}
+
+fn unexpected(answer: &Answer) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&io::Error::other(format!("an answer to another question: {answer:?}"))))
+}
+
+fn network_error(error: &io::Error) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(error))
 }
 
 impl RaftNetworkV2<Types> for Peer {
@@ -43,35 +119,130 @@ impl RaftNetworkV2<Types> for Peer {
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<Types>,
+        rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable())
+        let mut connection = self.append_connection().await?;
+        let asked = async {
+            connection.send(codec::encode(&rpc)?).await?;
+            let frame = connection.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
+            codec::decode::<StreamAppendResult<Types>>(&frame).map_err(io::Error::from)
+        };
+        let result = tokio::time::timeout(APPEND, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let result = result.map_err(|error| network_error(&error))?;
+        if result.is_ok() {
+            *self.appends.lock() = Some(connection);
+        }
+        Ok(result.into())
     }
 
-    async fn vote(&mut self, _rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable())
+    /// Sends entries without waiting for the answers to those before.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        async move {
+            let connection = self.append_connection().await?;
+            let appending = Appending { connection, input: input.fuse(), in_flight: 0, ended: false, home: self.appends.clone() };
+            let answers = futures::stream::unfold(Some(appending), |appending| async move { appending?.next().await });
+            Ok(answers.boxed() as BoxStream<'s, _>)
+        }
+        .boxed()
     }
 
-    async fn pre_vote(&mut self, _rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable())
+    async fn vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.vote_call(Call::Vote(rpc)).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.vote_call(Call::PreVote(rpc)).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: SnapshotOf<Types, SnapshotData>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(Unreachable::new(&self.0)))
+        let Some(dialer) = &self.peers.dialer else {
+            return Err(StreamingError::Unreachable(Unreachable::new(&NoWay(self.address.clone()))));
+        };
+        tokio::select! {
+            sent = snapshot_stream::send(dialer, &self.address, vote, snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
+            },
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
     }
 
     async fn transfer_leader(
         &mut self,
-        _req: TransferLeaderRequest<Types>,
+        request: TransferLeaderRequest<Types>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        Err(self.unreachable())
+        match self.peers.call(&self.address, &Call::Transfer(request), VOTE).await {
+            Ok(Answer::Transfer(response)) => Ok(response),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
+        }
+    }
+}
+
+/// A stream of entries on its way.
+struct Appending<S> {
+    connection: Frames,
+    input: futures::stream::Fuse<S>,
+    in_flight: usize,
+    ended: bool,
+    /// Where the connection goes once every answer is in.
+    home: Arc<Mutex<Option<Frames>>>,
+}
+
+type AppendItem<S> = (Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Appending<S>>);
+
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Appending<S> {
+    /// The next answer; None: all have been given.
+    async fn next(mut self) -> Option<AppendItem<S>> {
+        match self.answer().await {
+            Ok(Some(Ok(matched))) => Some((Ok(Ok(matched)), Some(self))),
+            // After a refusal the other side has ended its stream too.
+            Ok(Some(Err(refused))) => Some((Ok(Err(refused)), None)),
+            Ok(None) => {
+                *self.home.lock() = Some(self.connection);
+                None
+            }
+            Err(error) => Some((Err(network_error(&error)), None)),
+        }
+    }
+
+    async fn answer(&mut self) -> io::Result<Option<StreamAppendResult<Types>>> {
+        loop {
+            if self.ended && self.in_flight == 0 {
+                return Ok(None);
+            }
+            let may_send = !self.ended && self.in_flight < IN_FLIGHT;
+            tokio::select! {
+                biased;
+                request = self.input.next(), if may_send => match request {
+                    Some(request) => {
+                        self.in_flight += 1;
+                        tokio::time::timeout(APPEND, self.connection.send(codec::encode(&request)?)).await??;
+                    }
+                    None => self.ended = true,
+                },
+                frame = self.connection.next(), if self.in_flight > 0 => {
+                    let frame = frame.ok_or(io::ErrorKind::UnexpectedEof)??;
+                    self.in_flight -= 1;
+                    return Ok(Some(codec::decode(&frame)?));
+                }
+                () = tokio::time::sleep(APPEND), if self.in_flight > 0 => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
     }
 }

@@ -62,7 +62,7 @@ fn position(applied: &Applied) -> io::Result<(Option<LogId>, Membership)> {
     Ok((log_id, membership))
 }
 
-fn offered(image: Arc<Image>) -> io::Result<SnapshotOf<Types, SnapshotData>> {
+pub fn offered(image: Arc<Image>) -> io::Result<SnapshotOf<Types, SnapshotData>> {
     let (last_log_id, last_membership) = position(image.applied())?;
     Ok(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: image })
 }

@@ -34,7 +34,7 @@ async fn what_is_written_is_there_after_a_restart() {
 #[tokio::test]
 async fn a_directory_has_one_owner() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { dir: dir.path().to_owned(), quota_bytes: 0 };
+    let options = Options { dir: dir.path().to_owned(), quota_bytes: 0, group: None };
     let store = Store::open(options.clone()).await.unwrap();
     assert!(matches!(Store::open(options.clone()).await, Err(OpenError::InUse { .. })));
     store.close().await;

@@ -39,7 +39,7 @@ impl Clock for Hands {
 }
 
 async fn open(dir: &std::path::Path, hands: &Hands) -> Store {
-    Store::open_with(Options { dir: dir.to_owned(), quota_bytes: 0 }, Arc::new(hands.clone())).await.unwrap()
+    Store::open_with(Options { dir: dir.to_owned(), quota_bytes: 0, group: None }, Arc::new(hands.clone())).await.unwrap()
 }
 
 fn leased(key: &str, lease: i64) -> Txn {

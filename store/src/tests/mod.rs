@@ -2,6 +2,7 @@
 
 mod basic;
 mod crash;
+mod group;
 mod history;
 mod leases;
 mod recovery;
@@ -12,7 +13,7 @@ mod watching;
 use crate::{KeyRange, Op, Options, RangeRequest, Store, Txn};
 
 pub async fn open(dir: &std::path::Path) -> Store {
-    Store::open(Options { dir: dir.to_owned(), quota_bytes: 0 }).await.unwrap()
+    Store::open(Options { dir: dir.to_owned(), quota_bytes: 0, group: None }).await.unwrap()
 }
 
 pub fn put(key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> Txn {

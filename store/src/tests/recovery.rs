@@ -208,6 +208,6 @@ async fn a_purged_log_goes_on_from_the_snapshot() {
     // Without either, it must not pretend to be empty.
     std::fs::remove_dir_all(dir.path().join("checkpoint")).unwrap();
     std::fs::remove_file(dir.path().join("snapshot")).unwrap();
-    let refused = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0 }).await;
+    let refused = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0, group: None }).await;
     assert!(matches!(refused, Err(OpenError::Damaged(_))));
 }

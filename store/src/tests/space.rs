@@ -28,7 +28,7 @@ async fn until_taken(store: &Store, key: &str) {
 async fn a_quota_is_kept_and_deleting_makes_room_again() {
     let dir = tempfile::tempdir().unwrap();
     // Three segments of log, the smallest checkpoint and a snapshot take about 60 MiB whatever the store holds.
-    let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 160 << 20 }).await.unwrap();
+    let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 160 << 20, group: None }).await.unwrap();
     let refused = until_refused(&store, 400).await;
     assert!(matches!(refused, Some(StoreError::NoSpace(_))), "{refused:?}");
     let count = store.range(all()).await.unwrap().count;

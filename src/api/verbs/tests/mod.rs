@@ -77,7 +77,7 @@ impl Cluster {
 }
 
 async fn open(dir: &Path) -> (Store, Arc<Verbs>) {
-    let store = Store::open(Options { dir: dir.to_owned(), quota_bytes: 0 }).await.unwrap();
+    let store = Store::open(Options { dir: dir.to_owned(), quota_bytes: 0, group: None }).await.unwrap();
     let cache = Cache::start(store.clone()).await.unwrap();
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let tokens = Arc::new(Tokens::new(&key).unwrap());
