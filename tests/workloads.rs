@@ -35,6 +35,8 @@ impl Cluster {
             kubernetes_service_ip: "10.96.0.1".parse().unwrap(),
             masters: vec!["192.0.2.1".parse().unwrap()],
             api_port: 6443,
+            pod_network: ("10.244.0.0".parse().expect("an address"), 16),
+            node_prefix: 23,
         };
         tokio::spawn(controllers::run(feed.clone(), client.clone(), Arc::new(SystemClock), options, stop.clone()));
         tokio::spawn(scheduler::run(feed, client.clone(), Arc::new(SystemClock), stop.clone()));

@@ -1,5 +1,6 @@
 //! A master: store, cache, verbs, HTTPS server, controllers and scheduler, put together.
 
+use super::worker::{CLUSTER_CIDR, NODE_PREFIX};
 use super::{CliError, MasterArgs};
 use crate::api::local::LocalClient;
 use crate::api::server::{Check, Listeners, ServerOptions};
@@ -114,8 +115,9 @@ impl Master {
         let options = ServerOptions {
             verbs: self.verbs.clone(),
             feed: cache.clone(),
-            authenticator: Authenticator::new(tokens.clone()),
+            authenticator: Authenticator::new(tokens.clone()).with_bootstrap(&self.pki.cluster_key().bootstrap_secret),
             tokens,
+            pki: self.pki.clone(),
             tls: self.pki.server_config().map_err(|e| CliError::new("cannot set up TLS", e))?,
             nodes: Nodes::default(),
             clock: self.clock.clone(),
@@ -134,6 +136,8 @@ impl Master {
             kubernetes_service_ip: kubernetes_ip.into(),
             masters: if advertise.is_loopback() { Vec::new() } else { vec![advertise.into()] },
             api_port: self.local.port(),
+            pod_network: (CLUSTER_CIDR.address, CLUSTER_CIDR.prefix),
+            node_prefix: NODE_PREFIX,
         };
         let client = self.client("system:kube-controller-manager");
         self.tasks.spawn(controllers::run(feed.clone(), client, self.clock.clone(), options, self.stop.clone()));
@@ -161,6 +165,9 @@ impl Master {
         let failed = |e: &dyn std::fmt::Display| CliError::text(format!("cannot write the kubeconfig: {e}"));
         let admin = self.pki.issue_client("kubernetes-admin", Some("system:masters")).map_err(|e| failed(&e))?;
         let text = self.pki.kubeconfig(server, "kubernetes-admin", &admin);
+        let token = self.pki.node_token().map_err(|e| failed(&e))?;
+        write_private(&dir.join("node-token"), token.to_string().as_bytes())
+            .map_err(|e| CliError::text(format!("cannot write the node token: {e}")))?;
         write_private(&dir.join("kubeconfig"), text.as_bytes()).map_err(|e| failed(&e))
     }
 
@@ -173,8 +180,11 @@ impl Master {
     }
 }
 
-/// Makes the data dir, or checks that this orchd can use it.
-fn prepare_dir(dir: &Path) -> Result<(), CliError> {
+/// Makes the data dir of a master or a node, or checks that this orchd can use it.
+///
+/// # Errors
+/// It cannot be used, or a newer orchd has written it.
+pub fn prepare_dir(dir: &Path) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::new(format!("cannot use the data dir {}", dir.display()), e);
     std::fs::create_dir_all(dir).map_err(failed)?;
     // A kubeconfig of an earlier run says that the API serves, which it does not yet.

@@ -5,6 +5,7 @@ mod hello;
 mod image;
 mod key;
 mod master;
+mod node;
 mod up;
 mod worker;
 
@@ -75,6 +76,8 @@ pub struct MasterArgs {
 enum Verb {
     /// A master and a worker node in one process.
     Up(up::UpArgs),
+    /// A worker that joins the cluster of one or several masters.
+    Node(node::NodeArgs),
     /// The whole road in a network namespace of its own: a Deployment on real containers, rolled out and rolled back.
     Demo(demo::DemoArgs),
     /// Cluster keys: what several masters share.
@@ -94,6 +97,7 @@ pub fn run() -> ExitCode {
     let outcome = match cli.verb {
         None => start(true, move || master::run(cli.master)),
         Some(Verb::Up(args)) => start(true, move || up::run(args)),
+        Some(Verb::Node(args)) => start(true, move || node::run(args)),
         Some(Verb::Reset(args)) => start(false, move || up::reset(args)),
         Some(Verb::Demo(args)) => demo::run(args),
         Some(Verb::Key(verb)) => key::run(verb),

@@ -5,6 +5,9 @@ use super::worker::{Places, Worker, WorkerOptions};
 use super::{CliError, DEFAULT_DATA_DIR};
 use crate::network;
 use crate::security::User;
+use crate::security::authn::NODES;
+use crate::security::node_token::node_user;
+use crate::security::pki::client_config;
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -44,20 +47,20 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
     let listen = [Ipv4Addr::LOCALHOST, node_ip].map(|ip| SocketAddr::from((ip, args.port)));
     let options = MasterOptions { data_dir: args.data_dir.clone(), listen: listen.into(), advertise: node_ip };
     let master = Master::start(options).await?;
-    let identity = master.pki.issue_client(&format!("system:node:{name}"), Some("system:nodes"));
+    let failed = |e| CliError::new("cannot make the node's certificate", e);
+    let identity = master.pki.issue_client(&node_user(&name), Some(NODES)).map_err(failed)?;
     let worker = Worker::start(WorkerOptions {
         places: Places::new(&args.data_dir, &name),
         name: name.clone(),
         node_ip,
         client: master.client_of(User {
-            name: format!("system:node:{name}"),
-            groups: vec!["system:nodes".into(), "system:authenticated".into()],
+            name: node_user(&name),
+            groups: vec![NODES.into(), "system:authenticated".into()],
             ..User::default()
         }),
         clock: master.clock.clone(),
         servers: vec![master.local.to_string()],
-        ca_pem: master.pki.ca_pem().to_owned(),
-        identity: identity.map_err(|e| CliError::new("cannot make the node's certificate", e))?,
+        tunnel_tls: client_config(master.pki.ca_pem(), Some(&identity), &["http/1.1"]).map_err(failed)?,
     })
     .await?;
     stop_signal().await?;
@@ -83,11 +86,11 @@ pub async fn remove_pods(data_dir: &Path, node: &str) -> Result<(), CliError> {
     super::worker::remove_pods(&Places::new(data_dir, node)).await
 }
 
-fn root_only(what: &str) -> Result<(), CliError> {
+pub fn root_only(what: &str) -> Result<(), CliError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(CliError::text(format!("{what}: run it as root"))) }
 }
 
-fn node_name(given: Option<String>) -> Result<String, CliError> {
+pub fn node_name(given: Option<String>) -> Result<String, CliError> {
     let name = match given {
         Some(name) => name,
         None => nix::unistd::gethostname().map_err(|e| CliError::new("cannot find the host's name", e))?.to_string_lossy().to_lowercase(),

@@ -7,8 +7,7 @@ use crate::network::{self, Cidr, NetworkError, NetworkOptions, PodNetwork, Proxy
 use crate::node::proxy::ServiceProxy;
 use crate::node::serve::{self, TunnelOptions};
 use crate::node::{self, Agent, AgentOptions, ClusterDns, Containers, Dirs, Identity};
-use crate::security::CertKey;
-use crate::security::pki::{client_config, hex};
+use crate::security::pki::hex;
 use orchd_runtime::{Options, Runtime};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -17,15 +16,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// The Kubernetes version that the agent is as good as.
 const KUBELET_VERSION: &str = "v1.35.4";
 /// The image that orchd carries.
 pub const BUILTIN_IMAGE: &str = "orchd.dev/hello:builtin";
 const MAX_PODS: u32 = 250;
-const CLUSTER_CIDR: Cidr = Cidr { address: Ipv4Addr::new(10, 244, 0, 0), prefix: 16 };
-const POD_CIDR: Cidr = Cidr { address: Ipv4Addr::new(10, 244, 0, 0), prefix: 23 };
+/// Addresses of all pods.
+pub const CLUSTER_CIDR: Cidr = Cidr { address: Ipv4Addr::new(10, 244, 0, 0), prefix: 16 };
+/// A node's share of them: its pods, and as many addresses again for those that are on their way out.
+pub const NODE_PREFIX: u8 = 23;
 const SERVICE_CIDR: Cidr = Cidr { address: Ipv4Addr::new(10, 96, 0, 0), prefix: 16 };
 
 /// Where a node keeps things. Several nodes of one name live on a machine, each in its own data dir, without meeting.
@@ -65,15 +66,15 @@ pub struct WorkerOptions {
     pub clock: Arc<dyn Clock>,
     /// `host:port` of each master.
     pub servers: Vec<String>,
-    pub ca_pem: String,
-    /// The node's client certificate.
-    pub identity: CertKey,
+    /// TLS of the tunnels, with the node's certificate; offers `http/1.1` alone.
+    pub tunnel_tls: rustls::ClientConfig,
 }
 
 /// A running worker.
 pub struct Worker {
     agent: Arc<Agent>,
     _services: ServiceProxy,
+    _routes: AbortOnDropHandle<()>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -94,7 +95,10 @@ impl Worker {
         let dirs = options.places.dirs();
         let containers: Arc<dyn Containers> = Arc::new(runtime);
         let live = node::live_pods(&*containers, &dirs).await.map_err(|e| CliError::new("cannot find the pods that run", e))?;
-        let network = network_options(options.node_ip);
+        let nodes = node::nodes::follow(&options.client);
+        let pod_cidr = node::nodes::pod_cidr(&options.client, &nodes, &options.name, &dirs.data).await;
+        let pod_cidr = pod_cidr.map_err(|e| CliError::new("cannot keep the node's pod range", e))?;
+        let network = network_options(options.node_ip, pod_cidr);
         let links = PodNetwork::open(network.clone(), &live).await.map_err(|e| CliError::new("cannot set up the pod network", e))?;
         carried
             .await
@@ -109,7 +113,7 @@ impl Worker {
             containers,
             events,
             images: Arc::new(images),
-            links: Arc::new(links),
+            links: Arc::new(links.clone()),
             dirs,
             cgroup: options.places.cgroup,
             dns: ClusterDns { server: None, domain: "cluster.local".into() },
@@ -120,14 +124,16 @@ impl Worker {
                 max_pods: MAX_PODS,
                 labels: BTreeMap::new(),
                 kubelet_port: 0,
+                pod_cidr: Some(pod_cidr.to_string()),
             },
         });
         let agent = Arc::new(agent.await.map_err(|e| CliError::new("cannot start the node's agent", e))?);
         let services = ServiceProxy::start(&options.client, agent.services(), network, &options.name);
         let services = services.map_err(|e| CliError::new("cannot set up the service proxy", e))?;
-        let tls = client_config(&options.ca_pem, Some(&options.identity), &["http/1.1"]).map_err(|e| CliError::new("TLS", e))?;
-        tasks.spawn(serve::run(TunnelOptions { servers: options.servers, tls: Arc::new(tls) }, agent.clone(), stop.clone()));
-        Ok(Self { agent, _services: services, stop, tasks })
+        let tunnels = TunnelOptions { servers: options.servers, tls: Arc::new(options.tunnel_tls) };
+        tasks.spawn(serve::run(tunnels, agent.clone(), stop.clone()));
+        let routes = AbortOnDropHandle::new(tokio::spawn(node::nodes::keep_routes(nodes, options.name, links)));
+        Ok(Self { agent, _services: services, _routes: routes, stop, tasks })
     }
 
     /// Stops; pods run on.
@@ -161,15 +167,17 @@ pub async fn remove_pods(places: &Places) -> Result<(), CliError> {
     std::fs::remove_dir_all(&places.run).map_err(|e| failed(&e))
 }
 
-fn network_options(node_ip: Ipv4Addr) -> NetworkOptions {
-    NetworkOptions { node_ip, pod_cidr: POD_CIDR, cluster_cidr: CLUSTER_CIDR, service_cidr: SERVICE_CIDR }
+fn network_options(node_ip: Ipv4Addr, pod_cidr: Cidr) -> NetworkOptions {
+    NetworkOptions { node_ip, pod_cidr, cluster_cidr: CLUSTER_CIDR, service_cidr: SERVICE_CIDR }
 }
 
 /// Links, routes and rules of a node in this network namespace.
 async fn remove_network() -> Result<(), NetworkError> {
     let IpAddr::V4(node_ip) = network::node_address().await? else { return Ok(()) };
-    Proxy::open(network_options(node_ip))?.teardown()?;
-    PodNetwork::open(network_options(node_ip), &[]).await?.teardown().await
+    // What is removed does not depend on the node's share.
+    let options = network_options(node_ip, Cidr { prefix: NODE_PREFIX, ..CLUSTER_CIDR });
+    Proxy::open(options.clone())?.teardown()?;
+    PodNetwork::open(options, &[]).await?.teardown().await
 }
 
 /// The node's cgroups, emptied of pods, in every hierarchy.

@@ -1,4 +1,8 @@
 //! `Client` over HTTPS: one HTTP/2 connection to one of the masters, made anew when it breaks, at the next master then.
+//!
+//! A master that is lost, does not answer its pings, or says that it cannot serve is left with all that runs over the
+//! connection, so that watches go on elsewhere. A request is sent again only if the first one certainly was not carried
+//! out, or changes nothing.
 
 use super::{Client, DeleteOptions, List, ListOptions, PatchType, Target, WatchEvent, WatchEvents};
 use crate::kinds::{Object, Resource};
@@ -9,7 +13,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -20,9 +24,14 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A master that does not answer a ping for this long is lost; a ping is sent after as long a silence.
+const PING: Duration = Duration::from_secs(4);
+/// The most attempts at one request.
+const MAX_ATTEMPTS: usize = 8;
 /// The most that one answer, or one watch event, may be long.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 const MAX_EVENT_BYTES: usize = 16 << 20;
@@ -38,9 +47,48 @@ pub struct HttpsClient {
     tls: TlsConnector,
     /// Which server is spoken to; moves on when a connection cannot be made.
     current: AtomicUsize,
-    connection: Mutex<Option<Sender>>,
+    connection: Mutex<Option<Connection>>,
     bearer: Option<String>,
     user_agent: String,
+}
+
+/// An open connection.
+#[derive(Clone)]
+struct Connection {
+    sender: Sender,
+    server: String,
+    /// Ends it, with every answer that is still being read.
+    end: Arc<CancellationToken>,
+}
+
+/// Runs a connection's tasks until its end.
+#[derive(Clone)]
+struct Tasks(Arc<CancellationToken>);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let end = self.0.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = task => {}
+                () = end.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// A request's body, and what it is; empty if there is none.
+struct Content<'a> {
+    kind: &'a str,
+    body: Bytes,
+}
+
+/// Why there is no answer.
+enum Lost {
+    /// The request did not leave.
+    Unsent(Status),
+    /// It may have been carried out.
+    Unknown(Status),
 }
 
 fn unreachable_master(why: impl std::fmt::Display) -> Status {
@@ -60,7 +108,8 @@ impl HttpsClient {
         Ok(Self {
             servers: servers.iter().map(host).collect::<Result<_, String>>()?,
             tls: TlsConnector::from(tls),
-            current: AtomicUsize::new(0),
+            // Clients begin with different masters.
+            current: AtomicUsize::new(rand::random_range(0..servers.len().max(1))),
             connection: Mutex::new(None),
             bearer: None,
             user_agent: user_agent.to_owned(),
@@ -74,42 +123,47 @@ impl HttpsClient {
         self
     }
 
-    async fn connect(&self, server: &str) -> Result<Sender, Status> {
+    async fn connect(&self, server: &str) -> Result<Connection, Status> {
         let made = async {
             let tcp = TcpStream::connect(server).await.map_err(|e| unreachable_master(format!("{server}: {e}")))?;
             tcp.set_nodelay(true).map_err(unreachable_master)?;
             let host = server.rsplit_once(':').map_or(server, |(h, _)| h).trim_matches(['[', ']']);
             let name = ServerName::try_from(host.to_owned()).map_err(unreachable_master)?;
             let tls = self.tls.connect(name, tcp).await.map_err(|e| unreachable_master(format!("{server}: {e}")))?;
-            let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            let tasks = Tasks(Arc::default());
+            let (sender, connection) = hyper::client::conn::http2::Builder::new(tasks.clone())
                 .initial_stream_window_size(1 << 20)
                 .initial_connection_window_size(4 << 20)
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PING)
+                .keep_alive_while_idle(true)
                 .handshake(TokioIo::new(tls))
                 .await
                 .map_err(unreachable_master)?;
-            tokio::spawn(async move {
+            hyper::rt::Executor::execute(&tasks, async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "the connection to the API server ended");
                 }
             });
-            Ok(sender)
+            Ok(Connection { sender, server: server.to_owned(), end: tasks.0 })
         };
         timeout(CONNECT_TIMEOUT, made).await.map_err(|_| unreachable_master(format!("{server}: no answer in time")))?
     }
 
     /// The open connection, or a new one to the first master that answers.
-    async fn sender(&self) -> Result<Sender, Status> {
+    async fn connection(&self) -> Result<Connection, Status> {
         let mut slot = self.connection.lock().await;
-        if let Some(sender) = slot.as_ref().filter(|s| !s.is_closed()) {
-            return Ok(sender.clone());
+        if let Some(connection) = slot.as_ref().filter(|c| !c.sender.is_closed() && !c.end.is_cancelled()) {
+            return Ok(connection.clone());
         }
         let mut last = unreachable_master("no server is configured");
         for _ in 0..self.servers.len() {
             let at = self.current.load(Ordering::Relaxed) % self.servers.len();
             match self.connect(&self.servers[at]).await {
-                Ok(sender) => {
-                    *slot = Some(sender.clone());
-                    return Ok(sender);
+                Ok(connection) => {
+                    *slot = Some(connection.clone());
+                    return Ok(connection);
                 }
                 Err(status) => last = status,
             }
@@ -118,33 +172,80 @@ impl HttpsClient {
         Err(last)
     }
 
-    fn request(&self, method: &Method, path: &str, content_type: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Status> {
-        let server = &self.servers[self.current.load(Ordering::Relaxed) % self.servers.len()];
+    /// Gives a connection up, and begins with the next master.
+    async fn leave(&self, connection: &Connection) {
+        let mut slot = self.connection.lock().await;
+        connection.end.cancel();
+        if slot.as_ref().is_some_and(|present| Arc::ptr_eq(&present.end, &connection.end)) {
+            *slot = None;
+            self.current.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn request(&self, server: &str, method: &Method, path: &str, content: &Content) -> Result<Request<Full<Bytes>>, Status> {
         let mut builder = Request::builder()
             .method(method)
             .uri(format!("https://{server}{path}"))
             .header(http::header::USER_AGENT, &self.user_agent)
             .header(http::header::ACCEPT, "application/json");
-        if !content_type.is_empty() {
-            builder = builder.header(http::header::CONTENT_TYPE, content_type);
+        if !content.kind.is_empty() {
+            builder = builder.header(http::header::CONTENT_TYPE, content.kind);
         }
         if let Some(token) = &self.bearer {
             builder = builder.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        builder.body(Full::new(body)).map_err(|e| Status::bad_request(format!("{path}: {e}")))
+        builder.body(Full::new(content.body.clone())).map_err(|e| Status::bad_request(format!("{path}: {e}")))
     }
 
-    async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Response<Incoming>, Status> {
-        let call = async {
-            let mut sender = self.sender().await?;
-            let request = self.request(&method, path, content_type, body)?;
-            sender.ready().await.map_err(unreachable_master)?;
-            sender.send_request(request).await.map_err(unreachable_master)
-        };
-        let response = timeout(CALL_TIMEOUT, call)
-            .await
-            .map_err(|_| Status::new(Reason::Timeout, format!("{method} {path}: no answer in time")))??;
-        if response.status().is_success() { Ok(response) } else { Err(error_of(response).await) }
+    /// One attempt at a request over an open connection.
+    async fn attempt(&self, connection: &Connection, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Lost> {
+        let mut sender = connection.sender.clone();
+        sender.ready().await.map_err(|e| Lost::Unsent(unreachable_master(e)))?;
+        sender.try_send_request(request).await.map_err(|mut failed| {
+            // hyper hands a request back that it has not begun to send.
+            let unsent = failed.take_message().is_some();
+            let status = unreachable_master(failed.into_error());
+            if unsent { Lost::Unsent(status) } else { Lost::Unknown(status) }
+        })
+    }
+
+    async fn send(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Response<Incoming>, Status> {
+        let call = self.send_until_answered(&method, path, Content { kind, body });
+        timeout(CALL_TIMEOUT, call).await.map_err(|_| Status::new(Reason::Timeout, format!("{method} {path}: no answer in time")))?
+    }
+
+    /// Sends a request to one master after the other until one answers that can.
+    async fn send_until_answered(&self, method: &Method, path: &str, content: Content<'_>) -> Result<Response<Incoming>, Status> {
+        let harmless = *method == Method::GET;
+        let mut failed = unreachable_master("no attempt was made");
+        for _ in 0..MAX_ATTEMPTS.min(self.servers.len() + 1) {
+            let connection = self.connection().await?;
+            let request = self.request(&connection.server, method, path, &content)?;
+            let again = match self.attempt(&connection, request).await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => {
+                    let unable = response.status() == StatusCode::SERVICE_UNAVAILABLE && self.servers.len() > 1;
+                    failed = error_of(response).await;
+                    if !unable {
+                        return Err(failed);
+                    }
+                    harmless
+                }
+                Err(Lost::Unsent(status)) => {
+                    failed = status;
+                    true
+                }
+                Err(Lost::Unknown(status)) => {
+                    failed = status;
+                    harmless
+                }
+            };
+            self.leave(&connection).await;
+            if !again {
+                break;
+            }
+        }
+        Err(failed)
     }
 
     /// Sends a request and reads the whole answer.

@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(10);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// A watch that held this long had nothing wrong with it: what ended it is new.
+const HELD: Duration = Duration::from_secs(10);
 /// Changes that wait for their reader; beyond that the watch is not read.
 const QUEUE: usize = 256;
 
@@ -42,6 +45,7 @@ async fn follow(client: &dyn Client, target: &Target, options: &ListOptions, sen
     let mut retry = FIRST_RETRY;
     let mut revision = None;
     loop {
+        let began = Instant::now();
         let failed = match step(client, target, options, sender, &mut revision).await {
             // A watch that ended in order: go on from where it was, at once.
             Ok(true) => {
@@ -53,6 +57,9 @@ async fn follow(client: &dyn Client, target: &Target, options: &ListOptions, sen
         };
         if forgotten(&failed) {
             revision = None;
+        }
+        if began.elapsed() > HELD {
+            retry = FIRST_RETRY;
         }
         tracing::debug!(resource = target.resource.names().plural, error = %failed, "watch failed, again in {retry:?}");
         tokio::time::sleep(jitter(retry)).await;

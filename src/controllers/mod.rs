@@ -11,6 +11,7 @@ mod endpoints_tests;
 mod garbage_collector;
 mod kubernetes_service;
 mod namespace;
+mod node_ipam;
 mod node_lifecycle;
 #[cfg(test)]
 mod node_tests;
@@ -32,7 +33,7 @@ pub use driver::run;
 pub use plan::{Controller, Plan};
 
 use k8s_openapi::jiff::Timestamp;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What the controllers must be told.
 #[derive(Clone, Debug)]
@@ -44,6 +45,9 @@ pub struct Options {
     /// The addresses under which pods reach the live masters (no loopback), and the API's port there.
     pub masters: Vec<IpAddr>,
     pub api_port: u16,
+    /// Addresses of all pods (address and prefix), and the prefix of one node's share.
+    pub pod_network: (Ipv4Addr, u8),
+    pub node_prefix: u8,
 }
 
 /// Every controller of the cluster, which begin at `started`.
@@ -59,6 +63,7 @@ fn all(options: &Options, started: Timestamp) -> Vec<Box<dyn Controller>> {
         Box::new(endpoints::EndpointsController),
         Box::new(garbage_collector::GarbageCollector),
         Box::new(namespace::Namespaces),
+        Box::new(node_ipam::NodeIpam { cluster: options.pod_network, node_prefix: options.node_prefix }),
         Box::new(node_lifecycle::NodeLifecycle { started }),
         Box::new(taint_eviction::TaintEviction),
         Box::new(pod_gc::PodGc),

@@ -59,6 +59,8 @@ impl Link {
 pub struct LinkAddress {
     pub link: u32,
     pub address: Ipv4Addr,
+    /// What else is on the link.
+    pub prefix: u8,
 }
 
 /// # Errors
@@ -95,7 +97,7 @@ fn link_address(message: &AddressMessage) -> Option<LinkAddress> {
     let local = pick(|a| if let AddressAttribute::Local(ip) = a { Some(ip) } else { None });
     let address = local.or_else(|| pick(|a| if let AddressAttribute::Address(ip) = a { Some(ip) } else { None }))?;
     match address {
-        IpAddr::V4(address) => Some(LinkAddress { link: message.header.index, address: *address }),
+        IpAddr::V4(address) => Some(LinkAddress { link: message.header.index, address: *address, prefix: message.header.prefix_len }),
         IpAddr::V6(_) => None,
     }
 }
@@ -210,6 +212,15 @@ pub fn address(link: u32, address: Ipv4Addr, prefix: u8) -> RouteNetlinkMessage 
     RouteNetlinkMessage::NewAddress(message)
 }
 
+/// A neighbour of the list that `neighbours` gives, to be deleted.
+pub fn forget(link: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = link;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    RouteNetlinkMessage::DelNeighbour(message)
+}
+
 /// A neighbour that never needs to be asked for.
 pub fn neighbour(link: u32, address: Ipv4Addr, mac: Mac) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
@@ -270,6 +281,11 @@ impl Route {
     pub fn create(&self) -> RouteNetlinkMessage {
         RouteNetlinkMessage::NewRoute(self.message())
     }
+}
+
+/// The gateway of a route.
+pub fn gateway(route: &RouteMessage) -> Option<Ipv4Addr> {
+    route.attributes.iter().find_map(|a| if let RouteAttribute::Gateway(RouteAddress::Inet(via)) = a { Some(*via) } else { None })
 }
 
 /// Where a route of the kernel's list leads, if it is one that orchd made.

@@ -3,7 +3,8 @@
 //! May import: meta, kinds, env. Everything here works in the network namespace of the thread that opened it.
 //!
 //! - `netlink` is the socket; `links` builds rtnetlink messages, `nft` nftables transactions.
-//! - `pods` keeps one routed link per pod, with `addresses` and the rules of `pod_rules`; `node` finds the node's address.
+//! - `pods` keeps one routed link per pod, with `addresses` and the rules of `pod_rules`; `node` finds the node's address;
+//!   `routes` leads to the pods of other nodes.
 //! - `proxy` turns Services and EndpointSlices into rules.
 
 mod addresses;
@@ -15,10 +16,12 @@ mod node;
 mod pod_rules;
 mod pods;
 pub mod proxy;
+mod routes;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use proxy::Proxy;
+pub use routes::NodeRoute;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -102,6 +105,7 @@ pub async fn node_address() -> Result<IpAddr, NetworkError> {
 /// What the pods' thread is asked to do.
 enum Command {
     Attach { pod: String, netns: PathBuf, answer: oneshot::Sender<Result<Ipv4Addr, NetworkError>> },
+    Route { nodes: Vec<NodeRoute>, answer: oneshot::Sender<Result<Vec<NodeRoute>, NetworkError>> },
     Teardown { answer: oneshot::Sender<Result<(), NetworkError>> },
 }
 
@@ -170,6 +174,15 @@ impl PodNetwork {
         answer.await.map_err(|_| ended())?
     }
 
+    /// Makes the routes to other nodes' pods be these, and no others. Returns those that could not be: their node is not on
+    /// the node's own link.
+    ///
+    /// # Errors
+    /// Netlink refuses.
+    pub async fn route_to_nodes(&self, nodes: Vec<NodeRoute>) -> Result<Vec<NodeRoute>, NetworkError> {
+        self.ask(|answer| Command::Route { nodes, answer }).await
+    }
+
     /// Removes every link, route and rule that was made here.
     ///
     /// # Errors
@@ -200,6 +213,7 @@ fn serve(mut pods: pods::Pods, mut queue: mpsc::Receiver<Command>) {
     while let Some(command) = queue.blocking_recv() {
         match command {
             Command::Attach { pod, netns, answer } => drop(answer.send(pods.attach(&pod, &netns))),
+            Command::Route { nodes, answer } => drop(answer.send(pods.route_to_nodes(&nodes))),
             Command::Teardown { answer } => drop(answer.send(pods.teardown())),
         }
     }

@@ -6,6 +6,7 @@ use super::links::{self, End, Link, Mac, Route};
 use super::netlink::{Message, Refusal, Socket};
 use super::netns::{self, Namespace};
 use super::nft::Table;
+use super::routes::{self, NodeRoute};
 use super::{Cidr, NetworkError, NetworkOptions, node, pod_rules};
 use nix::errno::Errno;
 use sha2::{Digest, Sha256};
@@ -84,7 +85,8 @@ impl Pods {
             Route { source: Some(self.options.node_ip), ..Route::over(self.options.service_cidr, lo) },
         ];
         for route in links::routes(&mut self.host)? {
-            let covers = links::ours(&route).is_some_and(|to| {
+            // Those to other nodes' pods serve until it is known what has become of these nodes.
+            let covers = links::gateway(&route).is_none() && links::ours(&route).is_some_and(|to| {
                 to.prefix < 32 && to.prefix > 0 && wanted.iter().all(|w| w.to.network() != to.address || w.to.prefix != to.prefix)
             });
             if covers {
@@ -160,6 +162,11 @@ impl Pods {
             Err(refusal) if !refusal.is(Errno::ESRCH) => Err(refusal),
             _ => Ok(()),
         }
+    }
+
+    /// See [`super::PodNetwork::route_to_nodes`].
+    pub fn route_to_nodes(&mut self, nodes: &[NodeRoute]) -> Result<Vec<NodeRoute>, NetworkError> {
+        routes::sync(&mut self.host, self.options.node_ip, nodes)
     }
 
     /// See [`super::PodNetwork::teardown`].

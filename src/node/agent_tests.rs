@@ -35,6 +35,7 @@ async fn agent(api: &FakeApi, containers: &FakeContainers, events: mpsc::Receive
             max_pods: 110,
             labels: Default::default(),
             kubelet_port: 0,
+            pod_cidr: None,
         },
     };
     Agent::start(options).await.unwrap()

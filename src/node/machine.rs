@@ -17,6 +17,15 @@ pub struct Machine {
     pub architecture: &'static str,
 }
 
+/// The machine's architecture as Go names it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 fn line(path: &str) -> String {
     // Where there is no such file (in many containers), there is nothing to say.
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
@@ -40,11 +49,7 @@ impl Machine {
             system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
             machine_id,
             boot_id: line("/proc/sys/kernel/random/boot_id"),
-            architecture: match std::env::consts::ARCH {
-                "x86_64" => "amd64",
-                "aarch64" => "arm64",
-                other => other,
-            },
+            architecture: architecture(),
         }
     }
 }

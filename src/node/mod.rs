@@ -25,6 +25,7 @@ pub mod hooks;
 pub mod images;
 pub mod lookup;
 pub mod machine;
+pub mod nodes;
 pub mod outcome;
 pub mod plan;
 pub mod probes;

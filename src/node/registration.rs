@@ -33,8 +33,23 @@ pub struct Identity {
     pub version: String,
     pub max_pods: u32,
     pub labels: BTreeMap<String, String>,
+    /// The addresses that its pods have.
+    pub pod_cidr: Option<String>,
     /// Port at which the API server would find the kubelet; 0 as orchd's masters never call a node.
     pub kubelet_port: i32,
+}
+
+/// The labels that every node gives itself.
+pub fn own_labels(name: &str) -> BTreeMap<String, String> {
+    let architecture = super::machine::architecture();
+    let own = [
+        ("kubernetes.io/hostname", name),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture),
+    ];
+    own.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
 }
 
 pub struct Registration {
@@ -81,14 +96,7 @@ impl Registration {
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
-        let own = [
-            ("kubernetes.io/hostname", self.context.node_name.as_str()),
-            ("kubernetes.io/os", "linux"),
-            ("kubernetes.io/arch", self.machine.architecture),
-            ("beta.kubernetes.io/os", "linux"),
-            ("beta.kubernetes.io/arch", self.machine.architecture),
-        ];
-        self.identity.labels.clone().into_iter().chain(own.map(|(k, v)| (k.to_owned(), v.to_owned()))).collect()
+        self.identity.labels.clone().into_iter().chain(own_labels(&self.context.node_name)).collect()
     }
 
     /// Creates the Node, or puts the labels of one that is there right.
@@ -96,6 +104,8 @@ impl Registration {
         let name = &self.context.node_name;
         let node = api::Node {
             metadata: ObjectMeta { name: Some(name.clone()), labels: Some(self.labels()), ..ObjectMeta::default() },
+            // A node that was deleted and lives still has its pods.
+            spec: Some(api::NodeSpec { pod_cidr: self.identity.pod_cidr.clone(), ..api::NodeSpec::default() }),
             status: Some(self.status(&api::NodeStatus::default())),
             ..api::Node::default()
         };

@@ -1,7 +1,8 @@
 //! Authorization until roles (RBAC) come: system:masters may do all; a node its own objects and those of its pods; any
 //! other authenticated user discovery and reviews of itself; anonymous health and version. Everything else is denied.
 
-use super::authn::{MASTERS, User};
+use super::authn::{BOOTSTRAPPERS, MASTERS, User};
+use super::node_token::CERTIFICATE_PATH;
 
 /// What is asked for. `group` to `name` are empty for non-resource requests, `path` is empty for resource requests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +32,7 @@ pub fn authorize(user: &User, asked: &Attributes<'_>, owns: &dyn NodeOwns) -> Re
     let allowed = user.in_group(MASTERS)
         || public(asked)
         || (user.in_group("system:authenticated") && of_everyone(asked))
+        || (user.in_group(BOOTSTRAPPERS) && asked.verb == "post" && asked.path == CERTIFICATE_PATH)
         || user.node_name().is_some_and(|node| of_node(node, asked, owns));
     if allowed { Ok(()) } else { Err(refusal(user, asked)) }
 }
@@ -65,7 +67,7 @@ fn of_node(node: &str, a: &Attributes<'_>, owns: &dyn NodeOwns) -> bool {
             .any(|term| term.split_once('=').is_some_and(|(k, v)| k == "spec.nodeName" && v.trim_start_matches('=') == node))
     };
     match (a.group, a.resource, a.subresource) {
-        ("", "", _) => a.path == "/orchd/v1/tunnel",
+        ("", "", _) => a.path == "/orchd/v1/tunnel" || (a.verb == "post" && a.path == CERTIFICATE_PATH),
         ("", "nodes", "" | "status") => reads(a.verb) || a.name == node || (a.verb == "create" && a.name.is_empty()),
         ("", "pods", "") => match a.verb {
             "list" | "watch" => own_pods(),

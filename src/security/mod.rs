@@ -5,10 +5,12 @@
 pub mod authn;
 pub mod authz;
 pub mod files;
+pub mod node_token;
 pub mod pki;
 pub mod token;
 
 pub use authn::{Authenticator, BoundObjects, User};
 pub use authz::{Attributes, NodeOwns, authorize};
+pub use node_token::NodeToken;
 pub use pki::{CertKey, ClusterKey, Pki, PkiError};
 pub use token::{Claims, TokenError, Tokens};

@@ -3,10 +3,12 @@
 //! The cluster key file holds all that masters must share: the CA, the service account signing key and the secret by
 //! which nodes join. A lone master makes it on first start; `orchd key new` makes it for several.
 
+use super::authn::NODES;
 use super::files::write_private;
+use super::node_token::{NodeToken, bearer_token, node_user};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
     string::Ia5String,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -35,6 +37,8 @@ pub enum PkiError {
     Tls(#[from] rustls::Error),
     #[error("cannot set up client authentication: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error("the certificate request is refused: {0}")]
+    Request(String),
     #[error("bad PEM: {0}")]
     Pem(#[from] rustls::pki_types::pem::Error),
 }
@@ -154,8 +158,41 @@ impl Pki {
 
     /// `sha256:<hex>` of the CA certificate: what a node checks a master by.
     pub fn ca_hash(&self) -> Result<String, PkiError> {
-        let der = CertificateDer::from_pem_slice(self.key.ca_cert_pem.as_bytes())?;
-        Ok(format!("sha256:{}", hex(&Sha256::digest(&der))))
+        ca_hash_of(&self.key.ca_cert_pem)
+    }
+
+    /// What a node needs to join.
+    ///
+    /// # Errors
+    /// The CA is damaged.
+    pub fn node_token(&self) -> Result<NodeToken, PkiError> {
+        Ok(NodeToken { ca_hash: self.ca_hash()?, token: bearer_token(&self.key.bootstrap_secret) })
+    }
+
+    /// Signs the request (PEM) of a node for a client certificate. Nothing of it counts but its key and the node's name,
+    /// which `may` is asked about.
+    ///
+    /// # Errors
+    /// It is no request, its signature is wrong, or it names no node or another one.
+    pub fn sign_node(&self, request_pem: &str, may: impl FnOnce(&str) -> bool) -> Result<String, PkiError> {
+        let request = CertificateSigningRequestParams::from_pem(request_pem).map_err(|e| PkiError::Request(e.to_string()))?;
+        let names = &request.params.distinguished_name;
+        let text = |kind| match names.get(&kind) {
+            Some(DnValue::Utf8String(text)) => text.as_str(),
+            Some(DnValue::PrintableString(text)) => text.as_str(),
+            _ => "",
+        };
+        let node = text(DnType::CommonName).strip_prefix("system:node:").unwrap_or_default().to_owned();
+        if text(DnType::OrganizationName) != NODES || node.is_empty() {
+            return Err(PkiError::Request(format!("its subject must be O={NODES}, CN=system:node:<name>")));
+        }
+        if !may(&node) {
+            return Err(PkiError::Request(format!("it is for the node {node:?}")));
+        }
+        let mut params = leaf_params(&node_user(&node), Some(NODES), LEAF_DAYS);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Ok(params.signed_by(&request.public_key, &issuer(&self.key)?)?.pem())
     }
 
     /// A client certificate: `common_name` is the user, `organization` the group.
@@ -178,7 +215,9 @@ impl Pki {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let roots = Arc::new(root_store(&self.key.ca_cert_pem)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).allow_unauthenticated().build()?;
-        let chain = vec![CertificateDer::from_pem_slice(self.serving.cert_pem.as_bytes())?];
+        // The CA goes along for nodes that join: they know its hash.
+        let chain = [&self.serving.cert_pem, &self.key.ca_cert_pem].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()));
+        let chain = chain.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
@@ -242,8 +281,24 @@ fn sign_serving(key: &ClusterKey, addresses: &[IpAddr]) -> Result<CertKey, PkiEr
     sign(key, params, KeyPair::generate()?)
 }
 
+fn issuer(ca: &ClusterKey) -> Result<Issuer<'static, KeyPair>, PkiError> {
+    Ok(Issuer::from_ca_cert_pem(&ca.ca_cert_pem, KeyPair::from_pem(&ca.ca_key_pem)?)?)
+}
+
+/// `sha256:<hex>` of a CA certificate.
+pub(crate) fn ca_hash(der: &CertificateDer<'_>) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(der)))
+}
+
+/// As `ca_hash`, of PEM.
+///
+/// # Errors
+/// Damaged PEM.
+pub fn ca_hash_of(ca_pem: &str) -> Result<String, PkiError> {
+    Ok(ca_hash(&CertificateDer::from_pem_slice(ca_pem.as_bytes())?))
+}
+
 fn sign(ca: &ClusterKey, params: CertificateParams, key: KeyPair) -> Result<CertKey, PkiError> {
-    let issuer = Issuer::from_ca_cert_pem(&ca.ca_cert_pem, KeyPair::from_pem(&ca.ca_key_pem)?)?;
-    let cert = params.signed_by(&key, &issuer)?;
+    let cert = params.signed_by(&key, &issuer(ca)?)?;
     Ok(CertKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
 }

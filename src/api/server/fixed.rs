@@ -8,10 +8,11 @@ use super::resources::{joined, pretty, text};
 use super::{Check, Shared};
 use crate::api::negotiate::negotiate;
 use crate::api::{discovery, openapi};
-use crate::kinds;
+use crate::kinds::{self, names};
 use crate::meta::{GroupVersion, Status};
-use crate::security::User;
+use crate::security::node_token::CERTIFICATE_PATH;
 use crate::security::token::ISSUER;
+use crate::security::{PkiError, User};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -28,6 +29,9 @@ pub async fn serve(shared: &Shared, user: &User, query: &Query, request: Request
         let node = user.node_name().ok_or_else(|| Status::forbidden("", "", "", "only a node holds a tunnel"))?.to_owned();
         return Ok(shared.options.nodes.accept(&node, request).await);
     }
+    if path == CERTIFICATE_PATH && request.method() == Method::POST {
+        return node_certificate(shared, user, request).await;
+    }
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let headers = request.headers();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
@@ -42,6 +46,19 @@ pub async fn serve(shared: &Shared, user: &User, query: &Query, request: Request
         _ => return Err(Status::not_served()),
     };
     if get { Ok(answer) } else { Err(Status::method_not_allowed()) }
+}
+
+/// Signs the certificate of a node: any node's for who has the node token, its own for a node.
+async fn node_certificate(shared: &Shared, user: &User, request: Request<Body>) -> Result<Response<Body>, Status> {
+    let body = super::body::read(request.into_body()).await?;
+    let text = std::str::from_utf8(&body).map_err(|_| Status::bad_request("the certificate request is no PEM"))?;
+    let may = |node: &str| names::dns_subdomain(node).is_ok() && user.node_name().is_none_or(|own| own == node);
+    let signed = shared.options.pki.sign_node(text, may).map_err(|error| match error {
+        PkiError::Request(_) => Status::bad_request(error.to_string()),
+        other => Status::internal(other),
+    })?;
+    tracing::info!(user = user.name, "signed a node's certificate");
+    Ok(plain(StatusCode::OK, "application/x-pem-file", signed.into()))
 }
 
 fn document(headers: &HeaderMap, query: &Query, value: Value) -> Result<Response<Body>, Status> {

@@ -19,7 +19,7 @@ use super::streams::tunnel::Nodes;
 use super::verbs::{Present, Verbs};
 use crate::env::Clock;
 use crate::meta::Status;
-use crate::security::{Authenticator, Tokens, User};
+use crate::security::{Authenticator, Pki, Tokens, User};
 use crate::watch::Feed;
 use axum::body::Body;
 use http::Request;
@@ -73,6 +73,8 @@ pub struct ServerOptions {
     pub authenticator: Authenticator,
     /// Whose public keys `/openid/v1/jwks` shows.
     pub tokens: Arc<Tokens>,
+    /// Signs the certificates of nodes.
+    pub pki: Arc<Pki>,
     /// `Pki::server_config`.
     pub tls: Arc<rustls::ServerConfig>,
     pub nodes: Nodes,

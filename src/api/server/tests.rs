@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 /// A server of one test; its files go when it does.
 struct Running {
     address: SocketAddr,
-    pki: Pki,
+    pki: Arc<Pki>,
     stop: CancellationToken,
     dir: tempfile::TempDir,
 }
@@ -30,7 +30,7 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(Options { dir: dir.path().join("store"), quota_bytes: 0, group: None }).await.unwrap();
         let cache = Cache::start(store.clone()).await.unwrap();
-        let pki = Pki::new(ClusterKey::generate().unwrap(), &["127.0.0.1".parse().unwrap()]).unwrap();
+        let pki = Arc::new(Pki::new(ClusterKey::generate().unwrap(), &["127.0.0.1".parse().unwrap()]).unwrap());
         let tokens = Arc::new(Tokens::new(&pki.cluster_key().service_account_key_pem).unwrap());
         let clock = Arc::new(SystemClock);
         let verbs = Arc::new(Verbs::new(store, cache.clone(), clock.clone(), tokens.clone(), crate::api::verbs::Config::default()));
@@ -39,8 +39,9 @@ impl Running {
         let options = ServerOptions {
             verbs,
             feed: cache,
-            authenticator: Authenticator::new(tokens.clone()),
+            authenticator: Authenticator::new(tokens.clone()).with_bootstrap(&pki.cluster_key().bootstrap_secret),
             tokens,
+            pki: pki.clone(),
             tls: pki.server_config().unwrap(),
             nodes: Nodes::default(),
             clock,

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How long a node may take to answer with headers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A ping is sent after as long a silence; a node that does not answer it for as long is lost.
+const PING: Duration = Duration::from_secs(10);
 const WINDOW_BYTES: u32 = 1 << 20;
 
 type Connections = HashMap<String, (u64, SendRequest<Body>)>;
@@ -59,7 +61,8 @@ impl Nodes {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(4 * WINDOW_BYTES)
             .timer(hyper_util::rt::TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
             .keep_alive_while_idle(true);
         let (sender, connection) = match builder.handshake(io).await {
             Ok(pair) => pair,

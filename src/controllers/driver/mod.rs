@@ -231,6 +231,8 @@ mod tests {
             kubernetes_service_ip: "10.96.0.1".parse().unwrap(),
             masters: vec!["192.0.2.1".parse().unwrap()],
             api_port: 6443,
+            pod_network: ("10.244.0.0".parse().unwrap(), 16),
+            node_prefix: 23,
         }
     }
 

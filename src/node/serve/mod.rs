@@ -25,13 +25,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between attempts at a master that does not answer.
-const RETRY: Duration = Duration::from_millis(500);
+/// Waits between attempts at a master that does not answer.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// A ping is sent after as long a silence; a master that does not answer it for as long is lost.
+const PING: Duration = Duration::from_secs(5);
 const WINDOW_BYTES: u32 = 1 << 20;
 /// Logs, commands and proxied connections at one time, per master.
 const MAX_STREAMS: u32 = 1000;
@@ -81,11 +84,15 @@ pub async fn run(options: TunnelOptions, pods: Arc<dyn Pods>, stop: Cancellation
 }
 
 async fn keep(server: String, tls: TlsConnector, pods: Arc<dyn Pods>) {
+    let mut retry = FIRST_RETRY;
     loop {
+        let began = Instant::now();
         if let Err(error) = tunnel(&server, &tls, &pods).await {
             tracing::debug!(server, error, "no tunnel to the master");
         }
-        tokio::time::sleep(RETRY).await;
+        retry = if began.elapsed() > LAST_RETRY { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
+        // Up to a tenth more, so that the nodes do not come back to a master as one.
+        tokio::time::sleep(retry.mul_f64(1.0 + rand::random::<f64>() / 10.0)).await;
     }
 }
 
@@ -103,7 +110,8 @@ async fn tunnel(server: &str, tls: &TlsConnector, pods: &Arc<dyn Pods>) -> Resul
         .initial_connection_window_size(4 * WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
         .timer(hyper_util::rt::TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
         .serve_connection(io, service)
         .await
         .map_err(|e| text(&e))
