@@ -70,6 +70,21 @@ pub struct MasterArgs {
     /// The address that clients and pods are told.
     #[arg(long)]
     pub advertise_address: Option<std::net::Ipv4Addr>,
+    /// This master's name among several.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where this master listens for the others.
+    #[arg(long)]
+    pub peer_listen: Option<SocketAddr>,
+    /// The masters that found the cluster, as name=host:port; counts only while the data dir is empty.
+    #[arg(long, value_delimiter = ',')]
+    pub peers: Vec<String>,
+    /// The key that all masters share; made by `orchd key new`.
+    #[arg(long)]
+    pub cluster_key_file: Option<PathBuf>,
+    /// Goes on with this master alone, after the others have been lost for good.
+    #[arg(long)]
+    pub force_new_cluster: bool,
 }
 
 #[derive(Subcommand)]

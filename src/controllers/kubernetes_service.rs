@@ -2,12 +2,12 @@
 //! Follows pkg/controlplane/controller/kubernetesservice and pkg/controlplane/reconcilers.
 
 use super::plan::{Action, Controller, Key, Plan};
-use crate::kinds::{EndpointSlice, Endpoints, Namespace, Object, Service};
+use crate::kinds::{EndpointSlice, Endpoints, Lease, Namespace, Object, Service};
 use crate::meta::{ObjectMeta, Reason, Status};
 use crate::watch::{Event, Snapshot};
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::{coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -16,7 +16,12 @@ const NAME: &str = "kubernetes";
 const SERVICE_PORT: i32 = 443;
 const PORT_NAME: &str = "https";
 
-/// Given the addresses of the live masters.
+/// How a master tells that it lives: a Lease in `kube-system` with this label, renewed, and its address in an annotation.
+pub const MASTER_NAMESPACE: &str = "kube-system";
+pub const MASTER_LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
+pub const MASTER_ADDRESS: &str = "orchd.dev/address";
+
+/// Given the address of the master that the controllers run on; the others' it finds in their Leases.
 pub struct KubernetesService {
     service_ip: IpAddr,
     masters: Vec<IpAddr>,
@@ -25,14 +30,24 @@ pub struct KubernetesService {
 
 impl KubernetesService {
     pub fn new(service_ip: IpAddr, masters: &[IpAddr], port: u16) -> Self {
-        let mut masters = masters.to_vec();
+        Self { service_ip, masters: masters.to_vec(), port: i32::from(port) }
+    }
+
+    /// The live masters, and when the first of their Leases runs out.
+    fn live(&self, snapshot: &Snapshot, now: Timestamp) -> (Vec<IpAddr>, Option<Timestamp>) {
+        let leases = snapshot.list::<Lease>(Some(MASTER_NAMESPACE)).filter(|lease| is_masters(&lease.metadata));
+        let (mut masters, mut first_end) = (self.masters.clone(), None);
+        for (address, end) in leases.filter_map(|lease| address_and_end(&lease)).filter(|(_, end)| *end > now) {
+            masters.push(address);
+            first_end = Some(first_end.map_or(end, |first: Timestamp| first.min(end)));
+        }
         masters.sort_unstable();
         masters.dedup();
         // One slice holds one family: that of the first.
         if let Some(first) = masters.first().copied() {
             masters.retain(|m| m.is_ipv4() == first.is_ipv4());
         }
-        Self { service_ip, masters, port: i32::from(port) }
+        (masters, first_end)
     }
 
     fn meta(&self, labels: &[(&str, &str)]) -> ObjectMeta {
@@ -61,20 +76,20 @@ impl KubernetesService {
         }
     }
 
-    fn endpoints(&self) -> core::Endpoints {
+    fn endpoints(&self, masters: &[IpAddr]) -> core::Endpoints {
         let address = |ip: &IpAddr| core::EndpointAddress { ip: ip.to_string(), ..core::EndpointAddress::default() };
         let port = core::EndpointPort { name: Some(PORT_NAME.into()), protocol: Some("TCP".into()), port: self.port, app_protocol: None };
         core::Endpoints {
             metadata: self.meta(&[("endpointslice.kubernetes.io/skip-mirror", "true")]),
             subsets: Some(vec![core::EndpointSubset {
-                addresses: Some(self.masters.iter().map(address).collect()),
+                addresses: Some(masters.iter().map(address).collect()),
                 not_ready_addresses: None,
                 ports: Some(vec![port]),
             }]),
         }
     }
 
-    fn slice(&self) -> discovery::EndpointSlice {
+    fn slice(&self, masters: &[IpAddr]) -> discovery::EndpointSlice {
         let endpoint = |ip: &IpAddr| discovery::Endpoint {
             addresses: vec![ip.to_string()],
             conditions: Some(discovery::EndpointConditions { ready: Some(true), ..discovery::EndpointConditions::default() }),
@@ -88,8 +103,8 @@ impl KubernetesService {
         };
         discovery::EndpointSlice {
             metadata: self.meta(&[("kubernetes.io/service-name", NAME)]),
-            address_type: if self.masters.iter().all(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" }.into(),
-            endpoints: self.masters.iter().map(endpoint).collect(),
+            address_type: if masters.iter().all(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" }.into(),
+            endpoints: masters.iter().map(endpoint).collect(),
             ports: Some(vec![port]),
         }
     }
@@ -107,14 +122,15 @@ impl Controller for KubernetesService {
         let key = object.key();
         let ours = one_of_three && key.namespace == NAMESPACE && key.name == NAME;
         let namespace = object.get::<Namespace>().is_some() && key.name == NAMESPACE;
-        if ours || namespace { self.all_keys(snapshot) } else { Vec::new() }
+        let masters = object.get::<Lease>().is_some_and(|lease| key.namespace == MASTER_NAMESPACE && is_masters(&lease.metadata));
+        if ours || namespace || masters { self.all_keys(snapshot) } else { Vec::new() }
     }
 
     fn all_keys(&self, _: &Snapshot) -> Vec<Key> {
         vec![Key::new::<Service>(NAMESPACE, NAME)]
     }
 
-    fn reconcile(&self, snapshot: &Snapshot, _: &Key, _: Timestamp) -> Plan {
+    fn reconcile(&self, snapshot: &Snapshot, _: &Key, now: Timestamp) -> Plan {
         if snapshot.get::<Namespace>("", NAMESPACE).is_none() {
             return Plan::default();
         }
@@ -123,10 +139,11 @@ impl Controller for KubernetesService {
             actions.push(Action::create::<Service>(&self.service()).forgive(made));
         }
         // A master that only its own machine reaches is no endpoint.
-        if self.masters.is_empty() {
+        let (masters, first_end) = self.live(snapshot, now);
+        if masters.is_empty() {
             return Plan::step(actions);
         }
-        let wanted = self.endpoints();
+        let wanted = self.endpoints(&masters);
         match snapshot.get::<Endpoints>(NAMESPACE, NAME) {
             None => actions.push(Action::create::<Endpoints>(&wanted).forgive(made)),
             Some(e) if e.subsets == wanted.subsets && has_labels(&e.metadata, &wanted.metadata) => {}
@@ -137,7 +154,7 @@ impl Controller for KubernetesService {
                 actions.push(Action::update::<Endpoints>(&right));
             }
         }
-        let wanted = self.slice();
+        let wanted = self.slice(&masters);
         match snapshot.get::<EndpointSlice>(NAMESPACE, NAME) {
             None => actions.push(Action::create::<EndpointSlice>(&wanted).forgive(made)),
             // The family of a slice cannot change: a new one takes its place.
@@ -151,13 +168,30 @@ impl Controller for KubernetesService {
                 actions.push(Action::update::<EndpointSlice>(&right));
             }
         }
-        Plan::step(actions)
+        let mut plan = Plan::step(actions);
+        if let Some(end) = first_end {
+            plan.requeue(end);
+        }
+        plan
     }
 }
 
 fn has_labels(present: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     let has = |(k, v): (&String, &String)| present.labels.as_ref().and_then(|l| l.get(k)) == Some(v);
     wanted.labels.iter().flatten().all(has)
+}
+
+fn is_masters(meta: &ObjectMeta) -> bool {
+    let (name, value) = MASTER_LABEL;
+    meta.labels.iter().flatten().any(|(n, v)| n == name && v == value)
+}
+
+/// The address of a master's Lease, and until when it holds.
+fn address_and_end(lease: &coordination::Lease) -> Option<(IpAddr, Timestamp)> {
+    let address = lease.metadata.annotations.as_ref()?.get(MASTER_ADDRESS)?.parse().ok()?;
+    let spec = lease.spec.as_ref()?;
+    let seconds = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or_default().into());
+    Some((address, spec.renew_time.as_ref()?.0 + seconds))
 }
 
 /// Another master was faster.

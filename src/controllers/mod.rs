@@ -9,7 +9,7 @@ mod endpoints;
 #[cfg(test)]
 mod endpoints_tests;
 mod garbage_collector;
-mod kubernetes_service;
+pub mod kubernetes_service;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -42,7 +42,7 @@ pub struct Options {
     pub root_ca_pem: String,
     /// The cluster IP of the Service `default/kubernetes`: the first of the service network.
     pub kubernetes_service_ip: IpAddr,
-    /// The addresses under which pods reach the live masters (no loopback), and the API's port there.
+    /// The address under which pods reach this master (none if that is loopback), and the API's port there.
     pub masters: Vec<IpAddr>,
     pub api_port: u16,
     /// Addresses of all pods (address and prefix), and the prefix of one node's share.

@@ -3,6 +3,7 @@
 //! May import: the traits of store and runtime.
 
 pub mod dir_watch;
+pub mod peers;
 
 pub use dir_watch::DirWatch;
 

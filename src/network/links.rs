@@ -212,15 +212,6 @@ pub fn address(link: u32, address: Ipv4Addr, prefix: u8) -> RouteNetlinkMessage 
     RouteNetlinkMessage::NewAddress(message)
 }
 
-/// A neighbour of the list that `neighbours` gives, to be deleted.
-pub fn forget(link: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.ifindex = link;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
-    RouteNetlinkMessage::DelNeighbour(message)
-}
-
 /// A neighbour that never needs to be asked for.
 pub fn neighbour(link: u32, address: Ipv4Addr, mac: Mac) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();

@@ -86,9 +86,10 @@ impl Pods {
         ];
         for route in links::routes(&mut self.host)? {
             // Those to other nodes' pods serve until it is known what has become of these nodes.
-            let covers = links::gateway(&route).is_none() && links::ours(&route).is_some_and(|to| {
-                to.prefix < 32 && to.prefix > 0 && wanted.iter().all(|w| w.to.network() != to.address || w.to.prefix != to.prefix)
-            });
+            let covers = links::gateway(&route).is_none()
+                && links::ours(&route).is_some_and(|to| {
+                    to.prefix < 32 && to.prefix > 0 && wanted.iter().all(|w| w.to.network() != to.address || w.to.prefix != to.prefix)
+                });
             if covers {
                 self.delete_route(route)?;
             }

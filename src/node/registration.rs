@@ -107,7 +107,6 @@ impl Registration {
             // A node that was deleted and lives still has its pods.
             spec: Some(api::NodeSpec { pod_cidr: self.identity.pod_cidr.clone(), ..api::NodeSpec::default() }),
             status: Some(self.status(&api::NodeStatus::default())),
-            ..api::Node::default()
         };
         match self.context.client.put_new::<Node>(&node).await {
             Ok(_) => {}

@@ -8,8 +8,8 @@ use super::files::write_private;
 use super::node_token::{NodeToken, bearer_token, node_user};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    string::Ia5String,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, string::Ia5String,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
@@ -24,6 +24,11 @@ use time::{Duration, OffsetDateTime};
 /// How long the CA lives, and what it signs. Certificates are made anew at every start of a master.
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
+
+/// The name under which a master shows itself to the others, and the organization that tells its certificate from all that
+/// the CA signs for clients.
+pub const PEER_NAME: &str = "peer.orchd.internal";
+pub const PEERS: &str = "orchd:masters";
 
 #[derive(Debug, Error)]
 pub enum PkiError {
@@ -224,6 +229,39 @@ impl Pki {
             .with_single_cert(chain, PrivateKeyDer::from_pem_slice(self.serving.key_pem.as_bytes())?)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// TLS between masters, as server and as client: each shows that it holds the cluster key.
+    ///
+    /// # Errors
+    /// Key generation failed.
+    pub fn peer_configs(&self) -> Result<(Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>), PkiError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut params = leaf_params("orchd-peer", Some(PEERS), LEAF_DAYS);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(PEER_NAME)?));
+        let identity = sign(&self.key, params, KeyPair::generate()?)?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(root_store(&self.key.ca_cert_pem)?), provider.clone()).build()?;
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes())?],
+                PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?,
+            )?;
+        Ok((Arc::new(server), Arc::new(client_config(&self.key.ca_cert_pem, Some(&identity), &[])?)))
+    }
+
+    /// A number that only clusters of this key have.
+    ///
+    /// # Errors
+    /// The CA is damaged.
+    pub fn cluster_id(&self) -> Result<u64, PkiError> {
+        let der = CertificateDer::from_pem_slice(self.key.ca_cert_pem.as_bytes())?;
+        let digest = Sha256::digest(&der);
+        Ok(digest.iter().take(8).fold(0, |id, byte| (id << 8) | u64::from(*byte)).max(1))
     }
 
     /// A kubeconfig for a client certificate, JSON being YAML too but here written as people expect it.

@@ -139,7 +139,7 @@ impl Store {
         Ok(Self { shared: Arc::new(shared), fence: None })
     }
 
-    fn open_still(&self) -> Result<&Shared, StoreError> {
+    pub(crate) fn open_still(&self) -> Result<&Shared, StoreError> {
         if self.shared.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(&self.shared) }
     }
 
@@ -178,9 +178,8 @@ impl Store {
     /// # Errors
     /// `Compacted`, `Future`, or the store does not serve.
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        let shared = self.open_still()?;
-        shared.barrier.pass().await?;
-        shared.state.range(&request)
+        self.read_barrier().await?;
+        self.shared.state.range(&request)
     }
 
     /// Reads this replica as it stands.

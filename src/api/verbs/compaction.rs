@@ -30,7 +30,7 @@ impl Marks {
 }
 
 impl Verbs {
-    /// Compacts the store again and again; ends when the store closes. A master starts it once.
+    /// Compacts the store again and again; ends when the store closes. The master that leads starts it.
     pub async fn compact_loop(&self) {
         let (mut marks, mut tick) = (Marks::default(), tokio::time::interval(EVERY));
         loop {
@@ -40,8 +40,8 @@ impl Verbs {
             let Some(revision) = marks.expired(now) else { continue };
             match self.store.compact(revision).await {
                 Ok(()) => tracing::debug!(revision, "compacted"),
-                // Another master was faster, or nothing has been written since.
-                Err(StoreError::Compacted { .. }) => {}
+                // Nothing has been written since; or this master leads no more, and is about to hear of it.
+                Err(StoreError::Compacted { .. } | StoreError::NoLeader) => {}
                 Err(StoreError::Closed) => return,
                 Err(error) => tracing::warn!(%error, revision, "compaction failed; it is tried again"),
             }

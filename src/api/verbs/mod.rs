@@ -59,22 +59,30 @@ impl Default for Config {
 }
 
 /// Every verb over every kind. One for a master; share it as `Arc<Verbs>`.
+#[derive(Clone)]
 pub struct Verbs {
     store: Store,
     cache: Arc<Cache>,
     clock: Arc<dyn Clock>,
     tokens: Arc<Tokens>,
     config: Config,
-    events: events::Leases,
+    events: Arc<events::Leases>,
     /// Held while a Service gets its addresses, so that no two of this process take the same. Several masters are kept
     /// apart by the store: see `admission::service_address`.
-    addresses: tokio::sync::Mutex<()>,
+    addresses: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Verbs {
     pub fn new(store: Store, cache: Arc<Cache>, clock: Arc<dyn Clock>, tokens: Arc<Tokens>, config: Config) -> Self {
-        let events = events::Leases::new(config.event_ttl_s);
-        Self { store, cache, clock, tokens, config, events, addresses: tokio::sync::Mutex::new(()) }
+        let events = Arc::new(events::Leases::new(config.event_ttl_s));
+        Self { store, cache, clock, tokens, config, events, addresses: Arc::default() }
+    }
+
+    /// The same verbs, whose writes are carried out only while this master leads the store in `term`: for whoever acts on
+    /// the cluster from one master at a time.
+    #[must_use]
+    pub fn fenced(&self, term: u64) -> Self {
+        Self { store: self.store.fenced(term), ..self.clone() }
     }
 
     pub fn cache(&self) -> &Arc<Cache> {
@@ -87,6 +95,7 @@ impl Verbs {
 
     /// A view that shows every write answered before the call.
     pub(crate) async fn newest(&self) -> Result<Snapshot, Status> {
+        self.store.read_barrier().await.map_err(|e| store::failure(&e))?;
         self.cache.wait_for(self.store.revision()).await.map_err(|e| Status::new(crate::meta::Reason::Timeout, e.to_string()))?;
         Ok(self.cache.snapshot())
     }

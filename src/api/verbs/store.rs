@@ -44,6 +44,13 @@ pub(super) fn failure(error: &StoreError) -> Status {
         | StoreError::DuplicateKey
         | StoreError::LeaseNotFound
         | StoreError::LeaseExists
+        | StoreError::MemberNotFound
+        | StoreError::MemberExists
+        | StoreError::NotLearner
+        | StoreError::LearnerNotReady
+        | StoreError::NotVoter
+        | StoreError::LastVoter
+        | StoreError::MemberRefused(_)
         | StoreError::Failed(_) => Status::internal(text),
     }
 }

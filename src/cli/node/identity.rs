@@ -58,7 +58,10 @@ impl Joining<'_> {
             return Ok(known);
         }
         let token = self.token.ok_or_else(|| {
-            CliError::text(format!("the node {} has no certificate that holds: join it with --token-file, what a master wrote as node-token", self.name))
+            CliError::text(format!(
+                "the node {} has no certificate that holds: join it with --token-file, what a master wrote as node-token",
+                self.name
+            ))
         })?;
         std::fs::create_dir_all(self.dir).map_err(|e| self.unusable(e))?;
         let identity = self.join(token).await?;

@@ -46,6 +46,11 @@ impl Peers {
         Arc::new(Self { dialer, links: Mutex::default() })
     }
 
+    /// Whether there is no way to anybody.
+    pub fn is_alone(&self) -> bool {
+        self.dialer.is_none()
+    }
+
     /// Calls the member at `address`.
     ///
     /// # Errors

@@ -79,6 +79,8 @@ pub struct Node {
     office: Arc<OnceLock<Weak<dyn Office>>>,
     stop: watch::Sender<bool>,
     pub(super) cluster: u64,
+    /// No other member can be reached, so that nobody else can have written anything.
+    alone: bool,
 }
 
 fn failed(error: &dyn std::fmt::Display) -> OpenError {
@@ -181,10 +183,11 @@ impl Node {
     }
 
     async fn run(id: u64, cluster: u64, peers: Arc<Peers>, parts: Parts) -> Result<Self, OpenError> {
+        let alone = peers.is_alone();
         let log_store = LogStore::new(parts.log);
         let machine = StateMachine::new(parts.state.clone(), parts.snapshots, log_store.clone());
         let raft = Raft::new(id, config()?, Network(peers.clone()), log_store, machine).await.map_err(|error| failed(&error))?;
-        Ok(Self { id, raft, peers, state: parts.state, office: Arc::default(), stop: watch::Sender::new(false), cluster })
+        Ok(Self { id, raft, peers, state: parts.state, office: Arc::default(), stop: watch::Sender::new(false), cluster, alone })
     }
 
     async fn is_initialized(&self) -> Result<bool, OpenError> {
@@ -290,6 +293,11 @@ impl Node {
         let changed = metrics.wait_until(|metrics| metrics.current_leader.is_some() && metrics.current_leader != before);
         // Whether it is a new leader or time to look again makes no difference.
         let _ = tokio::time::timeout_at(soon.min(deadline), changed).await;
+    }
+
+    /// Whether this member has no way to others: what it has applied is all there is.
+    pub fn alone(&self) -> bool {
+        self.alone
     }
 
     /// Returns once a read of this replica is as new as any write acknowledged before the call.

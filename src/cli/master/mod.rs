@@ -1,5 +1,10 @@
 //! A master: store, cache, verbs, HTTPS server, controllers and scheduler, put together.
 
+mod duties;
+mod group;
+
+pub use group::GroupOptions;
+
 use super::worker::{CLUSTER_CIDR, NODE_PREFIX};
 use super::{CliError, MasterArgs};
 use crate::api::local::LocalClient;
@@ -9,9 +14,9 @@ use crate::api::verbs::{Config, Verbs};
 use crate::client::Client;
 use crate::controllers;
 use crate::env::{Clock, SystemClock};
-use crate::scheduler;
-use crate::security::{Authenticator, Pki, Tokens, User, files::write_private};
-use crate::watch::{Cache, Feed};
+use crate::security::{Authenticator, ClusterKey, Pki, Tokens, User, files::write_private};
+use crate::watch::Cache;
+use duties::{Duties, Presence};
 use orchd_store::{Options, Store};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,7 +29,7 @@ pub const API_PORT: u16 = 6443;
 /// The most bytes that the store may take.
 const STORE_QUOTA_BYTES: u64 = 8 << 30;
 /// Version of the data dir's layout.
-const FORMAT: &str = "1\n";
+const FORMAT: &str = "2\n";
 
 /// What a master is started with.
 pub struct MasterOptions {
@@ -32,6 +37,8 @@ pub struct MasterOptions {
     pub listen: Vec<SocketAddr>,
     /// The address that pods and kubeconfig are told.
     pub advertise: Ipv4Addr,
+    /// None: a lone master.
+    pub group: Option<GroupOptions>,
 }
 
 /// A running master.
@@ -51,13 +58,19 @@ pub struct Master {
 /// # Errors
 /// It cannot start; the text says why.
 pub async fn run(args: MasterArgs) -> Result<(), CliError> {
+    let group = GroupOptions::of(&args)?;
     let listen = args.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)));
     let advertise = match (args.advertise_address, listen.ip()) {
         (Some(address), _) => address,
         (None, IpAddr::V4(ip)) => ip,
         (None, IpAddr::V6(_)) => return Err(CliError::text("--listen with an IPv6 address needs --advertise-address")),
     };
-    let master = Master::start(MasterOptions { data_dir: args.data_dir, listen: vec![listen], advertise }).await?;
+    let options = MasterOptions { data_dir: args.data_dir, listen: vec![listen], advertise, group };
+    // A master of several may wait long for the others.
+    let master = tokio::select! {
+        started = Master::start(options) => started?,
+        stopped = stop_signal() => return stopped,
+    };
     stop_signal().await?;
     master.finish().await;
     Ok(())
@@ -93,19 +106,27 @@ impl Master {
         let config = Config::default();
         let kubernetes_ip = Ipv4Addr::from(u32::from(config.service_cidr.0) + 1);
         let addresses: Vec<IpAddr> = [options.advertise, kubernetes_ip, Ipv4Addr::LOCALHOST].map(IpAddr::V4).into();
-        let pki =
-            Arc::new(Pki::open_or_create(&dir.join("pki"), &addresses).map_err(|e| CliError::new("cannot open the cluster's keys", e))?);
+        let pki = match &options.group {
+            None => Pki::open_or_create(&dir.join("pki"), &addresses),
+            Some(group) => ClusterKey::load(&group.cluster_key_file).and_then(|key| Pki::new(key, &addresses)),
+        };
+        let pki = Arc::new(pki.map_err(|e| CliError::new("cannot open the cluster's keys", e))?);
         let tokens =
             Tokens::new(&pki.cluster_key().service_account_key_pem).map_err(|e| CliError::new("cannot open the cluster's keys", e))?;
         let tokens = Arc::new(tokens);
-        let store = Store::open(Options { dir: dir.join("store"), quota_bytes: STORE_QUOTA_BYTES, group: None }).await;
+        let url = format!("https://{}:{}", options.advertise, local.port());
+        let group = match &options.group {
+            None => None,
+            Some(group) => Some(group.open(&pki, vec![url.clone()]).await?),
+        };
+        let store = Store::open(Options { dir: dir.join("store"), quota_bytes: STORE_QUOTA_BYTES, group }).await;
         let store = store.map_err(|e| CliError::new("cannot open the store", e))?;
         let cache = Cache::start(store.clone()).await.map_err(|e| CliError::new("cannot read the store", e))?;
         let verbs = Arc::new(Verbs::new(store.clone(), cache.clone(), clock.clone(), tokens.clone(), config));
         let master = Self { verbs, pki, clock, local, stop: CancellationToken::new(), store, tasks: TaskTracker::new() };
         master.serve(listeners, &cache, tokens, SocketAddr::from((options.advertise, local.port())))?;
-        master.work(&cache, kubernetes_ip, options.advertise);
-        master.write_access(dir, &format!("https://{}:{}", options.advertise, local.port()))?;
+        master.work(&cache, kubernetes_ip, &options);
+        master.write_access(dir, &url)?;
         tracing::info!(address = %local, "the API is ready");
         Ok(master)
     }
@@ -129,26 +150,22 @@ impl Master {
     }
 
     /// Starts what acts on the cluster.
-    fn work(&self, cache: &Arc<Cache>, kubernetes_ip: Ipv4Addr, advertise: Ipv4Addr) {
-        let feed: Arc<dyn Feed> = cache.clone();
-        let options = controllers::Options {
+    fn work(&self, cache: &Arc<Cache>, kubernetes_ip: Ipv4Addr, options: &MasterOptions) {
+        let controllers = controllers::Options {
             root_ca_pem: self.pki.ca_pem().to_owned(),
             kubernetes_service_ip: kubernetes_ip.into(),
-            masters: if advertise.is_loopback() { Vec::new() } else { vec![advertise.into()] },
+            masters: if options.advertise.is_loopback() { Vec::new() } else { vec![options.advertise.into()] },
             api_port: self.local.port(),
             pod_network: (CLUSTER_CIDR.address, CLUSTER_CIDR.prefix),
             node_prefix: NODE_PREFIX,
         };
-        let client = self.client("system:kube-controller-manager");
-        self.tasks.spawn(controllers::run(feed.clone(), client, self.clock.clone(), options, self.stop.clone()));
-        self.tasks.spawn(scheduler::run(feed, self.client("system:kube-scheduler"), self.clock.clone(), self.stop.clone()));
-        let (verbs, stop) = (self.verbs.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = verbs.compact_loop() => {}
-                () = stop.cancelled() => {}
-            }
-        });
+        let (store, cache, verbs, clock) = (self.store.clone(), cache.clone(), self.verbs.clone(), self.clock.clone());
+        self.tasks.spawn(Duties { store, cache, verbs, clock, options: controllers }.run(self.stop.clone()));
+        if let Some(group) = &options.group {
+            let (client, clock) = (self.client("system:apiserver"), self.clock.clone());
+            let presence = Presence { name: group.name.clone(), address: options.advertise, client, clock };
+            self.tasks.spawn(presence.run(self.stop.clone()));
+        }
     }
 
     /// A client inside this process that acts as `name`, with every right.
@@ -196,7 +213,7 @@ pub fn prepare_dir(dir: &Path) -> Result<(), CliError> {
     match std::fs::read_to_string(&format) {
         Ok(text) if text == FORMAT => Ok(()),
         Ok(text) => Err(CliError::text(format!(
-            "the data dir {} has format {:?}, which this orchd does not know (it knows {:?}): it was written by a newer orchd",
+            "the data dir {} has format {:?}, which this orchd does not know (it knows {:?}): another release of orchd wrote it",
             dir.display(),
             text.trim(),
             FORMAT.trim()
