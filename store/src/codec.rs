@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// The version in front of every record.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why bytes are no record of ours.
 #[derive(Debug, Error)]

@@ -13,6 +13,7 @@ pub mod command;
 mod dir;
 mod engine;
 mod error;
+pub mod etcd;
 pub mod handle;
 mod keeper;
 mod lease;
@@ -28,7 +29,7 @@ mod state;
 mod watch;
 
 pub use command::{
-    Compare, CompareResult, CompareTarget, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
+    Compare, CompareResult, CompareTarget, Filter, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
     SortTarget, Txn, TxnResponse,
 };
 pub use handle::{OpenError, Options, Store, StoreError, WatchBatch, WatchEvent, Watcher};

@@ -35,6 +35,11 @@ impl Image {
         &self.header.applied
     }
 
+    /// Where it is, until a newer one takes its place.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens a snapshot that was written before, or received; None: there is no file.
     ///
     /// # Errors
