@@ -74,6 +74,22 @@ pub enum SortTarget {
     Value,
 }
 
+/// Which keys of a range a read hands out, by their revisions; 0: whatever it is. The count knows nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    pub min_mod: Revision,
+    pub max_mod: Revision,
+    pub min_create: Revision,
+    pub max_create: Revision,
+}
+
+impl Filter {
+    pub fn passes(&self, create: Revision, modified: Revision) -> bool {
+        let within = |value: Revision, min: Revision, max: Revision| (min == 0 || value >= min) && (max == 0 || value <= max);
+        within(modified, self.min_mod, self.max_mod) && within(create, self.min_create, self.max_create)
+    }
+}
+
 /// A read. `limit` 0 means all; `revision` 0 means the present.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeRequest {
@@ -84,6 +100,7 @@ pub struct RangeRequest {
     pub count_only: bool,
     pub sort_order: SortOrder,
     pub sort_target: SortTarget,
+    pub filter: Filter,
 }
 
 impl RangeRequest {
@@ -96,6 +113,7 @@ impl RangeRequest {
             count_only: false,
             sort_order: SortOrder::None,
             sort_target: SortTarget::Key,
+            filter: Filter::default(),
         }
     }
 }
@@ -147,10 +165,25 @@ impl Compare {
 /// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    Put { key: Bytes, value: Bytes, lease: i64, prev_kv: bool },
-    Delete { range: KeyRange, prev_kv: bool },
+    Put {
+        key: Bytes,
+        value: Bytes,
+        lease: i64,
+        prev_kv: bool,
+    },
+    Delete {
+        range: KeyRange,
+        prev_kv: bool,
+    },
     Range(RangeRequest),
     Txn(Box<Txn>),
+    /// A put to a key that must exist; what is None stays as it is. Answered as a put.
+    Update {
+        key: Bytes,
+        value: Option<Bytes>,
+        lease: Option<i64>,
+        prev_kv: bool,
+    },
 }
 
 impl Op {
@@ -217,7 +250,7 @@ impl Command {
 impl Txn {
     fn puts(&self) -> bool {
         self.success.iter().chain(&self.failure).any(|op| match op {
-            Op::Put { .. } => true,
+            Op::Put { .. } | Op::Update { .. } => true,
             Op::Delete { .. } | Op::Range(_) => false,
             Op::Txn(inner) => inner.puts(),
         })

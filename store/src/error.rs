@@ -33,6 +33,8 @@ pub enum StoreError {
     TooLarge(String),
     #[error("duplicate key given in txn request")]
     DuplicateKey,
+    #[error("key not found")]
+    KeyNotFound,
     #[error("lease not found")]
     LeaseNotFound,
     #[error("lease already exists")]

@@ -130,15 +130,17 @@ impl Store {
 
     /// The keys that end with a lease, as this replica has them.
     pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
-        self.shared.state.read(|machine| machine.lease_keys(id).cloned().collect())
+        self.shared.state.read(|machine| machine.lease_keys(id))
     }
 
-    /// A snapshot of now: its file, opened for reading. Blocks while it is written.
+    /// A snapshot of now: its file, opened for reading.
     ///
     /// # Errors
     /// `Failed`: it could not be written.
-    pub fn snapshot_file(&self) -> Result<std::fs::File, StoreError> {
-        let file = self.shared.snapshots.build(&self.shared.state).and_then(|image| image.file());
-        file.map_err(|error| StoreError::Failed(format!("no snapshot could be written: {error}")))
+    pub async fn snapshot_file(&self) -> Result<std::fs::File, StoreError> {
+        let shared = self.shared.clone();
+        let made = tokio::task::spawn_blocking(move || shared.snapshots.build(&shared.state).and_then(|image| image.file()));
+        let failed = |error: &dyn std::fmt::Display| StoreError::Failed(format!("no snapshot could be written: {error}"));
+        made.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
 }

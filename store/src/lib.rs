@@ -14,6 +14,7 @@ pub mod command;
 mod dir;
 mod engine;
 mod error;
+pub mod etcd;
 mod group;
 pub mod handle;
 mod keeper;
@@ -33,7 +34,7 @@ mod watch;
 
 pub use cluster::{Group, Member, Status};
 pub use command::{
-    Compare, CompareResult, CompareTarget, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
+    Compare, CompareResult, CompareTarget, Filter, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
     SortTarget, Txn, TxnResponse,
 };
 pub use handle::{OpenError, Options, Store, StoreError, WatchBatch, WatchEvent, Watcher};

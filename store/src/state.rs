@@ -3,7 +3,7 @@
 
 use crate::command::{Command, Output, RangeRequest, RangeResponse, Revision};
 use crate::error::StoreError;
-use crate::machine::{Machine, Scan};
+use crate::machine::{Hash, Hashing, Machine, Scan};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ const READ_SLICE: usize = 1024;
 const COLLECT_SLICE: usize = 512;
 /// Times that a read of the present begins anew because compaction overtook it, before it holds the lock throughout.
 const READ_ATTEMPTS: usize = 3;
+/// Times that a hash begins anew because compaction overtook it.
+const HASH_ATTEMPTS: usize = 8;
 
 /// How far the log has been applied. Opaque to all but Raft.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +192,35 @@ impl State {
             }
         }
         self.machine.read().range(request)
+    }
+
+    /// A hash over everything at a revision; the lock is let go between slices. Takes as long as reading all of it.
+    ///
+    /// # Errors
+    /// `Compacted` or `Future`.
+    pub fn hash(&self, revision: Revision) -> Result<Hash, StoreError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.hash_once(revision) {
+                // Compaction overtook it; what it asks for may still be there.
+                Err(StoreError::Compacted { compacted }) if revision == 0 || revision >= compacted => {
+                    if attempt >= HASH_ATTEMPTS {
+                        return Err(StoreError::Timeout);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn hash_once(&self, revision: Revision) -> Result<Hash, StoreError> {
+        let mut hashing = Hashing::new(&self.machine.read(), revision)?;
+        loop {
+            if let Some(hash) = hashing.slice(&self.machine.read())? {
+                return Ok(hash);
+            }
+        }
     }
 
     fn paged(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker};
 
 /// Changes looked at while the machine's lock is held.
 const SLICE: usize = 1024;
@@ -103,7 +103,6 @@ struct Feed {
     /// Earlier revisions are not its business.
     from: Revision,
     queue: Mutex<Queue>,
-    wake: Notify,
 }
 
 #[derive(Default)]
@@ -113,6 +112,8 @@ struct Queue {
     /// The buffer was full: go on in history from here.
     behind: Option<Revision>,
     closed: bool,
+    /// Who waits for what comes next.
+    waiting: Option<Waker>,
 }
 
 /// What a live watcher finds.
@@ -125,7 +126,8 @@ enum Taken {
 }
 
 impl Feed {
-    fn take(&self) -> Taken {
+    /// Takes what there is; if that is nothing, `waiting` is woken by what comes.
+    fn take(&self, waiting: Option<&Waker>) -> Taken {
         let mut queue = self.queue.lock();
         if let Some(batch) = queue.batches.pop_front() {
             queue.events -= batch.events.len();
@@ -134,7 +136,25 @@ impl Feed {
         match queue.behind {
             _ if queue.closed => Taken::Closed,
             Some(behind) => Taken::Behind(behind.max(self.from)),
-            None => Taken::Nothing,
+            None => {
+                if let Some(waker) = waiting
+                    && !queue.waiting.as_ref().is_some_and(|held| held.will_wake(waker))
+                {
+                    queue.waiting = Some(waker.clone());
+                }
+                Taken::Nothing
+            }
+        }
+    }
+
+    /// Changes the queue, and wakes whoever waits for that.
+    fn tell(&self, change: impl FnOnce(&mut Queue)) {
+        let mut queue = self.queue.lock();
+        change(&mut queue);
+        let waiting = queue.waiting.take();
+        drop(queue);
+        if let Some(waker) = waiting {
+            waker.wake();
         }
     }
 
@@ -152,16 +172,16 @@ impl Feed {
             }
             WatchBatch { revision: batch.revision, events: events.into() }
         };
-        let mut queue = self.queue.lock();
-        let kept = queue.events == 0 || queue.events + batch.events.len() <= BUFFER;
-        if kept {
-            queue.events += batch.events.len();
-            queue.batches.push_back(batch);
-        } else {
-            queue.behind = Some(batch.revision);
-        }
-        drop(queue);
-        self.wake.notify_one();
+        let mut kept = true;
+        self.tell(|queue| {
+            kept = queue.events == 0 || queue.events + batch.events.len() <= BUFFER;
+            if kept {
+                queue.events += batch.events.len();
+                queue.batches.push_back(batch);
+            } else {
+                queue.behind = Some(batch.revision);
+            }
+        });
         kept
     }
 }
@@ -219,6 +239,8 @@ impl Feeds {
 pub struct Hub {
     state: Arc<State>,
     feeds: Mutex<Feeds>,
+    /// `Feeds::dispatched`, for those who wait for it.
+    dispatched: tokio::sync::watch::Sender<Revision>,
 }
 
 impl Hub {
@@ -226,7 +248,8 @@ impl Hub {
     pub fn start(state: Arc<State>) -> Arc<Self> {
         let progress = state.progress();
         let feeds = Feeds { dispatched: state.revision(), ..Feeds::default() };
-        let hub = Arc::new(Self { state, feeds: Mutex::new(feeds) });
+        let dispatched = tokio::sync::watch::Sender::new(feeds.dispatched);
+        let hub = Arc::new(Self { state, feeds: Mutex::new(feeds), dispatched });
         tokio::spawn(dispatch(Arc::downgrade(&hub), progress));
         hub
     }
@@ -251,13 +274,19 @@ impl Hub {
         let mut feeds = self.feeds.lock();
         feeds.closed = true;
         for feed in feeds.all() {
-            feed.queue.lock().closed = true;
-            feed.wake.notify_one();
+            feed.tell(|queue| queue.closed = true);
         }
     }
 
     /// Hands out what has happened since; true: there is more.
     fn dispatch(&self) -> bool {
+        let more = self.hand_out();
+        let dispatched = self.feeds.lock().dispatched;
+        self.dispatched.send_if_modified(|told| std::mem::replace(told, dispatched) != dispatched);
+        more
+    }
+
+    fn hand_out(&self) -> bool {
         let next = {
             let mut feeds = self.feeds.lock();
             if feeds.ranges.is_empty() && feeds.keys.is_empty() {
@@ -279,8 +308,7 @@ impl Hub {
             Err(_) => {
                 // Compaction was faster: let each find out by itself what that means for it.
                 for feed in feeds.all() {
-                    feed.queue.lock().behind = Some(next);
-                    feed.wake.notify_one();
+                    feed.tell(|queue| queue.behind = Some(next));
                 }
                 feeds.ranges.clear();
                 feeds.keys.clear();
@@ -327,9 +355,17 @@ impl Watcher {
     /// # Errors
     /// `Compacted` if the watch fell behind what is retained; `Closed` at shutdown.
     pub async fn next(&mut self) -> Result<WatchBatch, StoreError> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As `next`, for whoever polls many watchers from one task.
+    ///
+    /// # Errors
+    /// As `next`.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<WatchBatch, StoreError>> {
         loop {
             if let Some(batch) = self.ready.pop_front() {
-                return Ok(batch);
+                return Poll::Ready(Ok(batch));
             }
             self.join()?;
             match &mut self.mode {
@@ -337,16 +373,52 @@ impl Watcher {
                     let found = self.hub.state.read(|machine| stretch(machine, Some(&self.range), *next))?;
                     *next = found.next;
                     self.ready.extend(found.batches);
-                    tokio::task::consume_budget().await;
+                    if self.ready.is_empty() {
+                        // A long history that holds nothing of the range: others have their turn between its stretches.
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
-                Mode::Live(feed) => match feed.take() {
-                    Taken::Batch(batch) => return Ok(batch),
-                    Taken::Closed => return Err(StoreError::Closed),
+                Mode::Live(feed) => match feed.take(Some(context.waker())) {
+                    Taken::Batch(batch) => return Poll::Ready(Ok(batch)),
+                    Taken::Closed => return Poll::Ready(Err(StoreError::Closed)),
                     Taken::Behind(from) => self.mode = Mode::History(from),
-                    Taken::Nothing => feed.wake.notified().await,
+                    Taken::Nothing => return Poll::Pending,
                 },
             }
         }
+    }
+
+    /// The next batch if it is there already. None says nothing: `poll_next` then tells.
+    pub fn at_hand(&mut self) -> Option<WatchBatch> {
+        if let Some(batch) = self.ready.pop_front() {
+            return Some(batch);
+        }
+        match &self.mode {
+            Mode::Live(feed) => match feed.take(None) {
+                Taken::Batch(batch) => Some(batch),
+                _ => None,
+            },
+            Mode::History(_) => None,
+        }
+    }
+
+    /// The revision up to which everything has been taken from this watcher; None if it lags, or begins later.
+    pub fn synced(&self) -> Option<Revision> {
+        let Mode::Live(feed) = &self.mode else { return None };
+        if !self.ready.is_empty() {
+            return None;
+        }
+        // Under this lock batches are handed out: none comes between the two looks.
+        let feeds = self.hub.feeds.lock();
+        let queue = feed.queue.lock();
+        let lags = !queue.batches.is_empty() || queue.behind.is_some() || feed.from > feeds.dispatched + 1;
+        (!lags).then_some(feeds.dispatched)
+    }
+
+    /// Tells of every revision that has been handed to the watchers that keep up.
+    pub fn dispatched(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.hub.dispatched.subscribe()
     }
 
     /// Goes live if history is read to its end.
@@ -360,13 +432,7 @@ impl Watcher {
             return Ok(());
         }
         feeds.next_id += 1;
-        let feed = Arc::new(Feed {
-            id: feeds.next_id,
-            range: self.range.clone(),
-            from: next,
-            queue: Mutex::new(Queue::default()),
-            wake: Notify::new(),
-        });
+        let feed = Arc::new(Feed { id: feeds.next_id, range: self.range.clone(), from: next, queue: Mutex::new(Queue::default()) });
         if feed.range.end.is_some() {
             feeds.ranges.push(feed.clone());
         } else {

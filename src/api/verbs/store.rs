@@ -44,6 +44,7 @@ pub(super) fn failure(error: &StoreError) -> Status {
         | StoreError::DuplicateKey
         | StoreError::LeaseNotFound
         | StoreError::LeaseExists
+        | StoreError::KeyNotFound
         | StoreError::MemberNotFound
         | StoreError::MemberExists
         | StoreError::NotLearner

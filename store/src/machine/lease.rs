@@ -23,9 +23,9 @@ impl Machine {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl_s))
     }
 
-    /// The keys that end with a lease.
-    pub fn lease_keys(&self, id: i64) -> impl Iterator<Item = &Bytes> {
-        self.leases.get(&id).into_iter().flat_map(|lease| &lease.keys)
+    /// Keys that end with the lease, in order.
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.leases.get(&id).map_or_else(Vec::new, |lease| lease.keys.iter().cloned().collect())
     }
 
     pub(super) fn lease_grant(&mut self, id: i64, ttl_s: i64) -> Result<Output, StoreError> {

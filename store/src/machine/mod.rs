@@ -9,6 +9,7 @@
 //! is in the key's history; a key in `keys` has at least one version; a lease's keys are those whose last version names it.
 
 mod compact;
+mod hash;
 mod history;
 mod image;
 mod lease;
@@ -17,6 +18,7 @@ mod model;
 mod range;
 mod txn;
 
+pub use hash::{Hash, Hashing};
 pub use history::{Change, Version};
 pub use image::{Delta, Row, RowKey};
 pub use range::Scan;
@@ -82,6 +84,11 @@ impl Machine {
     /// Bytes of keys and values held, history included.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Keys held, deleted ones that compaction has not freed yet included.
+    pub fn key_count(&self) -> u64 {
+        self.keys.len() as u64
     }
 
     /// Carries out one command.

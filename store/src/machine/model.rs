@@ -2,8 +2,8 @@
 
 use super::{Machine, Row};
 use crate::command::{
-    Command, Compare, CompareResult, CompareTarget, KeyRange, KeyValue, Op, OpResponse, Output, RangeRequest, RangeResponse, Revision,
-    SortOrder, SortTarget, Txn, TxnResponse,
+    Command, Compare, CompareResult, CompareTarget, Filter, KeyRange, KeyValue, Op, OpResponse, Output, RangeRequest, RangeResponse,
+    Revision, SortOrder, SortTarget, Txn, TxnResponse,
 };
 use crate::error::StoreError;
 use bytes::Bytes;
@@ -101,7 +101,11 @@ impl Model {
                 Op::Put { lease, .. } if *lease != 0 && !self.leases.contains_key(lease) => return Err(StoreError::LeaseNotFound),
                 Op::Range(request) => self.readable(request)?,
                 Op::Txn(inner) => self.admissible(inner)?,
-                Op::Put { .. } | Op::Delete { .. } => {}
+                Op::Update { lease: Some(lease), .. } if *lease != 0 && !self.leases.contains_key(lease) => {
+                    return Err(StoreError::LeaseNotFound);
+                }
+                Op::Update { key, .. } if !self.now().contains_key(key) => return Err(StoreError::KeyNotFound),
+                Op::Put { .. } | Op::Delete { .. } | Op::Update { .. } => {}
             }
         }
         Ok(())
@@ -112,7 +116,16 @@ impl Model {
         let succeeded = self.holds(txn);
         let mut responses = Vec::new();
         for op in if succeeded { &txn.success } else { &txn.failure } {
-            responses.push(match op {
+            let filled = match op {
+                Op::Update { key, value, lease, prev_kv } => {
+                    let held = keys.get(key).cloned().expect("admitted");
+                    let (value, lease) = (value.clone().unwrap_or(held.value), lease.unwrap_or(held.lease));
+                    Some(Op::Put { key: key.clone(), value, lease, prev_kv: *prev_kv })
+                }
+                _ => None,
+            };
+            responses.push(match filled.as_ref().unwrap_or(op) {
+                Op::Update { .. } => unreachable!("filled in above"),
                 Op::Put { key, value, lease, prev_kv } => {
                     let prev = keys.get(key).cloned();
                     let kv = KeyValue {
@@ -183,6 +196,11 @@ fn holds(compare: &Compare, kv: &KeyValue) -> bool {
 fn range(keys: &Keys, request: &RangeRequest, now: Revision) -> RangeResponse {
     let mut kvs: Vec<KeyValue> = keys.values().filter(|kv| request.range.contains(&kv.key)).cloned().collect();
     let count = kvs.len();
+    let f = &request.filter;
+    kvs.retain(|kv| kv.mod_revision >= f.min_mod && kv.create_revision >= f.min_create);
+    kvs.retain(|kv| f.max_mod == 0 || kv.mod_revision <= f.max_mod);
+    kvs.retain(|kv| f.max_create == 0 || kv.create_revision <= f.max_create);
+    let passed = kvs.len();
     kvs.sort_by(|a, b| {
         let order = match request.sort_target {
             SortTarget::Key => a.key.cmp(&b.key),
@@ -202,7 +220,7 @@ fn range(keys: &Keys, request: &RangeRequest, now: Revision) -> RangeResponse {
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
     }
-    let more = kvs.len() < count;
+    let more = kvs.len() < passed;
     RangeResponse { revision: now, kvs, more, count }
 }
 
@@ -238,7 +256,20 @@ fn request() -> impl Strategy<Value = RangeRequest> {
             count_only,
             sort_order,
             sort_target,
+            filter: Filter::default(),
         })
+        .prop_flat_map(|request| (Just(request), prop::option::weighted(0.2, filter())))
+        .prop_map(|(request, filter)| RangeRequest { filter: filter.unwrap_or_default(), ..request })
+}
+
+fn filter() -> impl Strategy<Value = Filter> {
+    let bound = || prop_oneof![2 => Just(0), 1 => 1..8_i64];
+    (bound(), bound(), bound(), bound()).prop_map(|(min_mod, max_mod, min_create, max_create)| Filter {
+        min_mod,
+        max_mod,
+        min_create,
+        max_create,
+    })
 }
 
 fn compare() -> impl Strategy<Value = Compare> {
@@ -260,6 +291,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(key, value, lease, prev_kv)| Op::Put { key, value: value.into(), lease, prev_kv }),
         2 => (keys(), any::<bool>()).prop_map(|(range, prev_kv)| Op::Delete { range, prev_kv }),
         2 => request().prop_map(Op::Range),
+        1 => (key(), prop::option::of("[xy]{0,2}"), prop::option::of(0..4_i64), any::<bool>())
+            .prop_map(|(key, value, lease, prev_kv)| Op::Update { key, value: value.map(Bytes::from), lease, prev_kv }),
     ]
 }
 

@@ -71,6 +71,11 @@ impl Machine {
         None
     }
 
+    /// The present state of a key.
+    pub(super) fn live(&self, key: &Bytes) -> Option<&Version> {
+        self.keys.get(key)?.live()
+    }
+
     /// The changes from a revision on, oldest first. What has been compacted may be missing from it.
     pub fn changes_from(&self, revision: Revision) -> impl Iterator<Item = &Change> {
         let start = self.changes.partition_point(|change| change.revision < revision);
@@ -90,7 +95,9 @@ pub struct Scan<'a> {
     now: Revision,
     after: Option<Bytes>,
     kvs: Vec<KeyValue>,
+    /// Keys in the range, and those of them that pass the filter.
     count: usize,
+    passed: usize,
 }
 
 impl<'a> Scan<'a> {
@@ -100,7 +107,7 @@ impl<'a> Scan<'a> {
         machine.readable(request.revision)?;
         let now = machine.revision();
         let at = if request.revision > 0 { request.revision } else { now };
-        Ok(Self { request, at, now, after: None, kvs: Vec::new(), count: 0 })
+        Ok(Self { request, at, now, after: None, kvs: Vec::new(), count: 0, passed: 0 })
     }
 
     /// As `new`, but seeing what the transaction in progress has written so far.
@@ -127,10 +134,14 @@ impl<'a> Scan<'a> {
         } else {
             request.limit
         };
-        let (kvs, count) = (&mut self.kvs, &mut self.count);
+        let (kvs, count, passed) = (&mut self.kvs, &mut self.count, &mut self.passed);
         let keys_only = request.keys_only && request.sort_target != SortTarget::Value;
         self.after = machine.scan(&request.range, self.at, self.after.as_ref(), budget, |key, version| {
             *count += 1;
+            if !request.filter.passes(version.create, version.modified) {
+                return;
+            }
+            *passed += 1;
             if kvs.len() < wanted {
                 let mut kv = version.kv(key);
                 if keys_only {
@@ -159,7 +170,7 @@ impl<'a> Scan<'a> {
                 kv.value = Bytes::new();
             }
         }
-        let more = !request.count_only && self.count > self.kvs.len();
+        let more = !request.count_only && self.passed > self.kvs.len();
         RangeResponse { revision: self.now, kvs: self.kvs, more, count: self.count }
     }
 }

@@ -53,7 +53,11 @@ impl Machine {
         for op in branch(txn, held) {
             match op {
                 Op::Put { lease, .. } if *lease != 0 && !self.leases.contains_key(lease) => return Err(StoreError::LeaseNotFound),
-                Op::Put { .. } | Op::Delete { .. } => {}
+                Op::Update { lease: Some(lease), .. } if *lease != 0 && !self.leases.contains_key(lease) => {
+                    return Err(StoreError::LeaseNotFound);
+                }
+                Op::Update { key, .. } if self.live(key).is_none() => return Err(StoreError::KeyNotFound),
+                Op::Put { .. } | Op::Delete { .. } | Op::Update { .. } => {}
                 Op::Range(request) => self.readable(request.revision)?,
                 Op::Txn(inner) => self.admissible(inner, path)?,
             }
@@ -68,6 +72,12 @@ impl Machine {
             responses.push(match op {
                 Op::Put { key, value, lease, prev_kv } => {
                     OpResponse::Put { prev_kv: self.put(stamp, key, value, *lease).filter(|_| *prev_kv) }
+                }
+                Op::Update { key, value, lease, prev_kv } => {
+                    let (held_value, held_lease) =
+                        self.live(key).map_or((Bytes::new(), 0), |held| (held.value.clone().unwrap_or_default(), held.lease));
+                    let prev = self.put(stamp, key, value.as_ref().unwrap_or(&held_value), lease.unwrap_or(held_lease));
+                    OpResponse::Put { prev_kv: prev.filter(|_| *prev_kv) }
                 }
                 Op::Delete { range, prev_kv } => {
                     let gone = self.delete(stamp, range);
@@ -173,7 +183,7 @@ fn intervals(ops: &[Op]) -> Result<Touched<'_>, StoreError> {
         touched.deletes.extend(failure.deletes);
     }
     for op in ops {
-        if let Op::Put { key, .. } = op {
+        if let Op::Put { key, .. } | Op::Update { key, .. } = op {
             touched.put(key)?;
         }
     }
