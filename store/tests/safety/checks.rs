@@ -14,7 +14,7 @@ pub const LEASED: &str = "leased/";
 /// The first checker's complaint.
 pub fn judge(history: &History) -> Result<(), String> {
     let timeline = Timeline::of(history)?;
-    replay::check(history, &timeline)?;
+    let opened = replay::check(history, &timeline)?;
     watches::all_hold(&history.watches, &timeline)?;
-    linearizable(history, &KeyRange::prefix(LEASED), Bounds::default())
+    linearizable(history, &KeyRange::prefix(LEASED), Some(&opened), Bounds::default())
 }

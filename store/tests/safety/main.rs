@@ -2,16 +2,21 @@
 //! which are themselves shown to catch what they are for. store/tests/README.md says what is here and how to run it larger.
 
 mod checks;
+mod child;
 mod history;
+mod kill;
+mod lone;
 mod model;
 mod random;
 mod replay;
 mod requests;
 mod seeded;
 mod sequential;
+mod target;
 mod timeline;
 mod watches;
 mod wgl;
+mod workload;
 
 /// A number from the environment, for runs larger than CI's.
 fn setting(name: &str, otherwise: usize) -> usize {

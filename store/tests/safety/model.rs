@@ -169,8 +169,11 @@ fn plain(request: &RangeRequest) -> bool {
     request.revision == 0 && request.limit == 0 && !request.keys_only && !request.count_only && request.sort_order == SortOrder::None
 }
 
+/// Revisions of the operations whose outcome is open, where every change is known; those without one did nothing.
+pub type Opened = BTreeMap<usize, Revision>;
+
 /// Cuts a history into its objects. Keys that leases may take away by themselves are left out (`skip`).
-pub fn parts(history: &History, skip: &KeyRange) -> Vec<Part> {
+pub fn parts(history: &History, skip: &KeyRange, opened: Option<&Opened>) -> Vec<Part> {
     let seen = revisions(history);
     let txns = || {
         history.operations.iter().filter_map(|operation| match &operation.request {
@@ -222,7 +225,11 @@ pub fn parts(history: &History, skip: &KeyRange) -> Vec<Part> {
                     Outcome::Answered(Answer::Txn(response)) => Some(response.clone()),
                     _ => None,
                 };
-                let found = || values(txn).find_map(|value| seen.get(value)).copied();
+                let told = opened.map(|opened| opened.get(&origin).copied());
+                if response.is_none() && told == Some(None) {
+                    continue;
+                }
+                let found = || told.flatten().or_else(|| values(txn).find_map(|value| seen.get(value)).copied());
                 let revision = response.as_ref().map(|response| response.revision).or_else(found);
                 add(union.find(first), PartOp::Txn { txn: txn.clone(), response, revision });
             }
@@ -251,8 +258,8 @@ fn union_root(parents: &[usize], mut at: usize) -> usize {
 ///
 /// # Errors
 /// The first part that is not linearizable, or not within the bounds, with what could not be placed.
-pub fn linearizable(history: &History, skip: &KeyRange, bounds: Bounds) -> Result<(), String> {
-    for part in parts(history, skip) {
+pub fn linearizable(history: &History, skip: &KeyRange, opened: Option<&Opened>, bounds: Bounds) -> Result<(), String> {
+    for part in parts(history, skip, opened) {
         let initial = PartState { keys: Keys::new(), revision: history.since };
         match check(&Kv, initial, &part.calls, bounds) {
             Verdict::Linearizable => {}

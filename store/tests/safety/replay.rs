@@ -12,9 +12,11 @@ use bytes::Bytes;
 use orchd_store::{KeyRange, Op, RangeRequest, RangeResponse, Revision, StoreError, Txn, WatchEvent};
 use std::collections::{BTreeMap, HashMap};
 
+/// Returns the revisions of operations whose outcome is open but which did write.
+///
 /// # Errors
 /// What does not fit, in words.
-pub fn check(history: &History, timeline: &Timeline) -> Result<(), String> {
+pub fn check(history: &History, timeline: &Timeline) -> Result<BTreeMap<usize, Revision>, String> {
     let floors = floors(history);
     let mut owners: BTreeMap<Revision, usize> = BTreeMap::new();
     for (at, operation) in history.operations.iter().enumerate() {
@@ -142,7 +144,12 @@ fn refused(request: &Request, error: &StoreError, floor: Revision) -> Result<(),
 }
 
 /// Every revision that no acknowledged operation wrote was written by one whose outcome is open, or by a lease's end.
-fn explained(history: &History, timeline: &Timeline, floors: &[Revision], owners: &BTreeMap<Revision, usize>) -> Result<(), String> {
+fn explained(
+    history: &History,
+    timeline: &Timeline,
+    floors: &[Revision],
+    owners: &BTreeMap<Revision, usize>,
+) -> Result<BTreeMap<usize, Revision>, String> {
     let open = || history.operations.iter().enumerate().filter(|(_, operation)| operation.outcome == Outcome::Unknown);
     let mut by_value: HashMap<&Bytes, usize> = HashMap::new();
     let mut deleting: Vec<usize> = Vec::new();
@@ -153,6 +160,7 @@ fn explained(history: &History, timeline: &Timeline, floors: &[Revision], owners
             deleting.push(at);
         }
     }
+    let mut found: BTreeMap<usize, Revision> = BTreeMap::new();
     for (revision, events) in &timeline.events {
         if owners.contains_key(revision) || leased(events) {
             continue;
@@ -165,16 +173,19 @@ fn explained(history: &History, timeline: &Timeline, floors: &[Revision], owners
             Some(value) => by_value.get(value).copied().into_iter().collect(),
             None => deleting.clone(),
         };
-        let fits = |at: &usize| {
-            let Request::Txn(txn) = &history.operations[*at].request else { return false };
-            floors[*at] < *revision && matches(&rerun(timeline, txn, revision - 1, *revision), events)
+        let fits = |at: &&usize| {
+            if found.contains_key(*at) {
+                return false;
+            }
+            let Request::Txn(txn) = &history.operations[**at].request else { return false };
+            floors[**at] < *revision && matches(&rerun(timeline, txn, revision - 1, *revision), events)
         };
-        let Some(found) = candidates.iter().find(|at| fits(at)) else {
+        let Some(at) = candidates.iter().find(fits) else {
             return Err(format!("revision {revision} was written by nobody: {events:?}"));
         };
-        deleting.retain(|at| at != found);
+        found.insert(*at, *revision);
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Whether a lease's end may have done this: it deletes every key of one lease.

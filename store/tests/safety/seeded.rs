@@ -8,7 +8,7 @@ use crate::timeline::Timeline;
 use crate::watches::{Property, broken};
 use crate::wgl::Bounds;
 use crate::{random, replay};
-use orchd_store::{KeyRange, KeyValue, Op, Revision, StoreError, WatchBatch, WatchEvent};
+use orchd_store::{KeyRange, KeyValue, Revision, StoreError, WatchBatch, WatchEvent};
 use proptest::prelude::*;
 
 proptest! {
@@ -51,7 +51,7 @@ fn acknowledged(operation: &Operation) -> Option<Revision> {
 /// Both must find it: the revisions' check with its timeline, and the search without one.
 fn both_object(history: &History, timeline: &Timeline, what: &str) {
     assert!(replay::check(history, timeline).is_err(), "{what}: not seen by revisions");
-    let searched = linearizable(history, &nothing(), Bounds::default());
+    let searched = linearizable(history, &nothing(), None, Bounds::default());
     assert!(searched.as_ref().is_err_and(|error| error.starts_with("not linearizable")), "{what}: the search says {searched:?}");
 }
 
