@@ -3,10 +3,12 @@
 
 mod checks;
 mod child;
+mod disk;
 mod history;
 mod kill;
 mod lone;
 mod model;
+mod power;
 mod random;
 mod replay;
 mod requests;

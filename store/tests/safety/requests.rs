@@ -23,17 +23,18 @@ pub struct Asker {
     /// Shares of what costs extra, in percent.
     pub leases: u32,
     pub compactions: u32,
+    pub large: u32,
 }
 
 impl Asker {
     /// `client` is one in all of a history: values are made unique by it.
     pub fn new(client: usize) -> Self {
-        Self { client, asked: 0, seen: BTreeMap::new(), newest: 1, leases: 0, compactions: 0 }
+        Self { client, asked: 0, seen: BTreeMap::new(), newest: 1, leases: 0, compactions: 0, large: 2 }
     }
 
     fn value(&mut self, rng: &mut StdRng) -> Bytes {
         self.asked += 1;
-        let padding = if rng.random_ratio(1, 50) { rng.random_range(0..20_000) } else { rng.random_range(0..40) };
+        let padding = if rng.random_range(0..100) < self.large { rng.random_range(0..60_000) } else { rng.random_range(0..40) };
         format!("{}-{}{:.<padding$}", self.client, self.asked, "").into()
     }
 

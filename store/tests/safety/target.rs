@@ -19,6 +19,7 @@ const FRAME: u32 = 64 << 20;
 enum Ask {
     Call(Request),
     Watch { range: KeyRange, start: Revision },
+    Close,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +85,10 @@ async fn serve_one(store: Store, mut stream: UnixStream) -> io::Result<()> {
                 let answer = carry_out(&store, request).await;
                 send(&mut stream, &Tell::Answered(answer)).await?;
             }
+            Ask::Close => {
+                let closing = store.clone();
+                tokio::spawn(async move { closing.close().await });
+            }
             Ask::Watch { range, start } => match store.watch(range, start) {
                 Ok(watcher) => return serve_watch(&store, watcher, stream).await,
                 Err(error) => send(&mut stream, &Tell::Ended(error)).await?,
@@ -121,6 +126,19 @@ impl Target {
         match self {
             Self::Here(store) => Some(Connection::Here(store.clone())),
             Self::Socket(path) => connected(path).await.map(Connection::Socket),
+        }
+    }
+
+    /// Asks it to close, and does not wait until it has.
+    pub async fn close(&self) {
+        match self {
+            Self::Here(store) => store.close().await,
+            Self::Socket(path) => {
+                if let Some(mut stream) = connected(path).await {
+                    // One that is gone already is closed too.
+                    let _ = send(&mut stream, &Ask::Close).await;
+                }
+            }
         }
     }
 

@@ -26,9 +26,11 @@ pub struct Load {
     pub leases: u32,
     /// A tenth of a percent of requests.
     pub compactions: u32,
+    /// Percent of values that take up to 60 KB.
+    pub large: u32,
 }
 
-pub const LOAD: Load = Load { clients: 8, leases: 6, compactions: 1 };
+pub const LOAD: Load = Load { clients: 8, leases: 6, compactions: 1, large: 0 };
 
 /// A history in the making, over any number of rounds with the same store.
 pub struct Run {
@@ -52,7 +54,7 @@ impl Run {
         let mut tasks = Vec::new();
         for _ in 0..self.load.clients {
             let mut asker = Asker::new(self.named);
-            (asker.leases, asker.compactions) = (self.load.leases, self.load.compactions);
+            (asker.leases, asker.compactions, asker.large) = (self.load.leases, self.load.compactions, self.load.large);
             let client = Client { name: self.named, asker, rng: StdRng::seed_from_u64(self.rng.random()), recorder: self.recorder.clone() };
             self.named += 1;
             let targets = targets.to_vec();
