@@ -13,7 +13,7 @@ const SOCKET: &str = "ORCHD_SAFETY_CHILD_SOCKET";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serves_until_killed() {
     let (Ok(dir), Ok(socket)) = (std::env::var(DIR), std::env::var(SOCKET)) else { return };
-    match Store::open(Options { dir: dir.into(), quota_bytes: 0 }).await {
+    match Store::open(Options { dir: dir.into(), quota_bytes: 0, group: None }).await {
         Ok(store) => {
             let listener = tokio::net::UnixListener::bind(socket).unwrap();
             println!("\nSERVES");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 async fn open(dir: &Path) -> Store {
-    Store::open(Options { dir: dir.to_owned(), quota_bytes: 0 }).await.unwrap()
+    Store::open(Options { dir: dir.to_owned(), quota_bytes: 0, group: None }).await.unwrap()
 }
 
 /// `SAFETY_OPERATIONS` sets how many operations are checked, in histories of at most 20,000.
