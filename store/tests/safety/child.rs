@@ -1,21 +1,65 @@
 //! A store in a process of its own, which can be killed and stopped as processes are. The test binary starts itself again.
 
 use crate::target::{Target, serve};
-use orchd_store::{Options, Store};
+use futures::future::BoxFuture;
+use orchd_store::transport::{Connection, Transport};
+use orchd_store::{Group, Options, Store};
+use std::io;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use tokio::net::{UnixListener, UnixStream};
 
 const DIR: &str = "ORCHD_SAFETY_CHILD_DIR";
 const SOCKET: &str = "ORCHD_SAFETY_CHILD_SOCKET";
+/// Name in a group of three; without it, the store is alone.
+const NAME: &str = "ORCHD_SAFETY_CHILD_NAME";
+
+pub const NAMES: [&str; 3] = ["m1", "m2", "m3"];
+
+/// Peers reach each other over sockets in one directory.
+struct Sockets(UnixListener);
+
+impl Transport for Sockets {
+    fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Connection>> {
+        let address = address.to_owned();
+        Box::pin(async move { Ok(Box::new(UnixStream::connect(address).await?) as Connection) })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, io::Result<Connection>> {
+        Box::pin(async move { Ok(Box::new(self.0.accept().await?.0) as Connection) })
+    }
+}
+
+fn peer_socket(dir: &Path, name: &str) -> String {
+    dir.join(format!("{name}.peer")).to_str().expect("a plain path").to_owned()
+}
+
+fn group(name: String, socket: &Path) -> Group {
+    let dir = socket.parent().expect("the socket lies in a directory");
+    let mine = peer_socket(dir, &name);
+    // Left by the one that was killed.
+    let _ = std::fs::remove_file(&mine);
+    Group {
+        name,
+        peers: NAMES.map(|name| (name.to_owned(), peer_socket(dir, name))).into(),
+        transport: Arc::new(Sockets(UnixListener::bind(&mine).unwrap())),
+        peer_address: mine,
+        client_addresses: Vec::new(),
+        cluster: 5,
+        force_new_cluster: false,
+    }
+}
 
 /// The child's part: does nothing unless it is told where.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serves_until_killed() {
     let (Ok(dir), Ok(socket)) = (std::env::var(DIR), std::env::var(SOCKET)) else { return };
-    match Store::open(Options { dir: dir.into(), quota_bytes: 0, group: None }).await {
+    let group = std::env::var(NAME).ok().map(|name| group(name, socket.as_ref()));
+    match Store::open(Options { dir: dir.into(), quota_bytes: 0, group }).await {
         Ok(store) => {
-            let listener = tokio::net::UnixListener::bind(socket).unwrap();
+            let listener = UnixListener::bind(socket).unwrap();
             println!("\nSERVES");
             serve(store, listener).await.unwrap();
         }
@@ -31,13 +75,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a store on `dir`, and returns once it serves.
+    /// Starts a store on `dir`, alone or as that member of a group, and returns once it serves.
     ///
     /// # Errors
     /// It does not: what it says.
     #[allow(clippy::disallowed_methods, reason = "the test starts itself as the process that is killed")]
-    pub fn start(dir: &Path, socket: PathBuf) -> Result<Self, String> {
+    pub fn start(dir: &Path, socket: PathBuf, name: Option<&str>) -> Result<Self, String> {
         let child = Command::new(std::env::current_exe().unwrap())
+            .envs(name.map(|name| (NAME, name)))
             .args(["--exact", "child::serves_until_killed", "--nocapture", "--test-threads=1"])
             .env(DIR, dir)
             .env(SOCKET, &socket)
@@ -64,7 +109,7 @@ impl Process {
     }
 
     /// SIGSTOP: it stands still, its connections too.
-    pub fn stop(&self) {
+    pub fn pause(&self) {
         self.signal(nix::sys::signal::Signal::SIGSTOP);
     }
 

@@ -7,6 +7,7 @@ mod disk;
 mod history;
 mod kill;
 mod lone;
+mod members;
 mod model;
 mod power;
 mod random;

@@ -37,7 +37,7 @@ fn apart<F: Future<Output = ()>>(work: impl FnOnce(PathBuf) -> F + Send + 'stati
 
 fn start(disk: &Path, socket: PathBuf) -> impl Future<Output = Result<Process, String>> + use<> {
     let data = disk.join("data");
-    async move { tokio::task::spawn_blocking(move || Process::start(&data, socket)).await.unwrap() }
+    async move { tokio::task::spawn_blocking(move || Process::start(&data, socket, None)).await.unwrap() }
 }
 
 /// One life between two cuts: what is left of the disk.

@@ -18,8 +18,13 @@ const FRAME: u32 = 64 << 20;
 #[derive(Serialize, Deserialize)]
 enum Ask {
     Call(Request),
-    Watch { range: KeyRange, start: Revision },
+    Watch {
+        range: KeyRange,
+        start: Revision,
+    },
     Close,
+    /// Does this member lead?
+    Leads,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -29,6 +34,7 @@ enum Tell {
     Opened(Revision),
     Batch(Revision, Vec<Event>),
     Ended(StoreError),
+    Leads(bool),
 }
 
 /// A watch's event in a form that travels. No key-value: a deletion.
@@ -89,6 +95,7 @@ async fn serve_one(store: Store, mut stream: UnixStream) -> io::Result<()> {
                 let closing = store.clone();
                 tokio::spawn(async move { closing.close().await });
             }
+            Ask::Leads => send(&mut stream, &Tell::Leads(store.leads_in().is_some())).await?,
             Ask::Watch { range, start } => match store.watch(range, start) {
                 Ok(watcher) => return serve_watch(&store, watcher, stream).await,
                 Err(error) => send(&mut stream, &Tell::Ended(error)).await?,
@@ -142,6 +149,17 @@ impl Target {
         }
     }
 
+    /// Whether it leads, as far as it knows.
+    pub async fn leads(&self) -> bool {
+        match self {
+            Self::Here(store) => store.leads_in().is_some(),
+            Self::Socket(path) => {
+                let Some(mut stream) = connected(path).await else { return false };
+                send(&mut stream, &Ask::Leads).await.is_ok() && matches!(receive(&mut stream).await, Ok(Tell::Leads(true)))
+            }
+        }
+    }
+
     /// A watch, and the revision just after it was opened. None: nobody is there.
     pub async fn watch(&self, range: KeyRange, start: Revision) -> Option<Result<(Watching, Revision), StoreError>> {
         match self {
@@ -152,7 +170,7 @@ impl Target {
                 match receive(&mut stream).await.ok()? {
                     Tell::Opened(revision) => Some(Ok((Watching::Socket(stream), revision))),
                     Tell::Ended(error) => Some(Err(error)),
-                    Tell::Answered(_) | Tell::Batch(..) => None,
+                    Tell::Answered(_) | Tell::Batch(..) | Tell::Leads(_) => None,
                 }
             }
         }
@@ -208,7 +226,7 @@ impl Watching {
                     Ok(WatchBatch { revision, events: events.collect() })
                 }
                 Ok(Tell::Ended(error)) => Err(error),
-                Ok(Tell::Answered(_) | Tell::Opened(_)) | Err(_) => Err(StoreError::Closed),
+                Ok(Tell::Answered(_) | Tell::Opened(_) | Tell::Leads(_)) | Err(_) => Err(StoreError::Closed),
             },
         }
     }

@@ -190,26 +190,27 @@ impl Client {
     async fn work(mut self, targets: Vec<Target>, witnessed: Arc<AtomicI64>, stop: watch::Receiver<bool>) {
         let mut connections: Vec<Connection> = Vec::new();
         for target in &targets {
-            let Some(connection) = target.connect().await else { return };
-            connections.push(connection);
+            connections.extend(target.connect().await);
         }
-        while !*stop.borrow() {
+        while !*stop.borrow() && !connections.is_empty() {
             let request = self.asker.next(&mut self.rng, witnessed.load(Ordering::SeqCst));
             let at = self.rng.random_range(0..connections.len());
             let call = self.recorder.now();
-            let outcome = match connections[at].call(request.clone()).await {
+            let answer = connections[at].call(request.clone()).await;
+            let (closed, resting) = (answer == Err(StoreError::Closed), matches!(answer, Err(StoreError::NoLeader | StoreError::Timeout)));
+            let outcome = match answer {
                 Ok(answer) => {
                     self.asker.heard(&request, &answer);
                     Outcome::Answered(answer)
                 }
                 Err(error) => outcome(error),
             };
-            let (unknown, refused) = (outcome == Outcome::Unknown, matches!(outcome, Outcome::Refused(StoreError::NoLeader)));
             self.recorder.ended(self.name, call, request, outcome);
-            if unknown && matches!(connections[at], Connection::Socket(_)) {
-                return;
+            if closed {
+                // That member is gone; the others may be there.
+                connections.swap_remove(at);
             }
-            if unknown || refused {
+            if resting {
                 // Nobody leads at present: a client that asked at once again would only fill the history.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
