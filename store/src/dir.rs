@@ -37,7 +37,7 @@ impl Dir {
     /// `InUse`, `NewerFormat`, `Io`.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |path: PathBuf| move |source| OpenError::Io { path, source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path.to_owned()))?;
+        let named = make(path).map_err(failed(path.to_owned()))?;
         let lock = path.join(LOCK_FILE);
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(failed(lock.clone()))?;
@@ -46,7 +46,7 @@ impl Dir {
             errno => OpenError::Io { path: lock.clone(), source: errno.into() },
         })?;
         let dir = Self { path: path.to_owned(), _lock: locked };
-        dir.check_format()?;
+        dir.check_format(&named)?;
         Ok(dir)
     }
 
@@ -54,9 +54,14 @@ impl Dir {
         &self.path
     }
 
-    fn check_format(&self) -> Result<(), OpenError> {
+    /// Of a new directory, `named` (where it, and those above it that were made too, have their names) is synced first: a
+    /// directory whose name is lost to a power failure is lost with everything in it.
+    fn check_format(&self, named: &[PathBuf]) -> Result<(), OpenError> {
         let path = self.path.join(FORMAT_FILE);
         let Some(text) = read(&path)? else {
+            for parent in named {
+                File::open(parent).and_then(|parent| parent.sync_all()).map_err(|source| OpenError::Io { path: parent.clone(), source })?;
+            }
             return self.write(FORMAT_FILE, &format!("{FORMAT}\n"));
         };
         let found =
@@ -121,6 +126,19 @@ impl Dir {
         })();
         written.map_err(|source| OpenError::Io { path, source })
     }
+}
+
+/// Makes a directory if missing. Returns where it has its name, and where those above it have that had to be made.
+fn make(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    };
+    let missing = path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+    let named = std::iter::once(path).chain(missing).map(parent).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    Ok(named)
 }
 
 fn read(path: &Path) -> Result<Option<String>, OpenError> {

@@ -38,6 +38,11 @@ pub fn recover(dir: &Path) -> Result<Recovered, LogError> {
             segments.push((number, path));
         }
     }
+    if segments.is_empty() {
+        // A log whose directory is lost to a power failure is lost with everything in it.
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        segment::sync_dir(parent).map_err(io(parent))?;
+    }
     segments.sort();
     let mut recovered = Recovered { index: Index::default(), tail: None };
     let last = segments.len().saturating_sub(1);
