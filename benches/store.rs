@@ -1,62 +1,53 @@
-//! The store through its own handle, in process, as the API server uses it: durable puts and linearizable reads.
+//! Store throughput, beside etcd: the harness that issue 4 asks for.
 //!
-//! `cargo bench --bench store`; prints `figure <name> <value> <unit>` lines.
+//! `cargo bench --bench store` runs every load; `-- put-3 txn-3` those named, `--quick` each for a moment, `--only etcd,stub`
+//! some sides. Prints `figure <name> <value> <unit>` lines. The servers, and the generator, are processes of their own:
+//! this program runs itself.
 
-mod support;
+#![allow(clippy::disallowed_methods, reason = "it runs servers, and looks whether they serve")]
 
-use orchd_store::{KeyRange, Op, Options, RangeRequest, Store, Txn};
-use std::time::{Duration, Instant};
-use support::cluster::Dir;
-use support::{figure, percentile};
+#[path = "support/figures.rs"]
+mod figures;
+#[path = "store/mod.rs"]
+mod store;
 
-const VALUE_BYTES: usize = 256;
-const KEYS: usize = 100_000;
-const SPAN: Duration = Duration::from_secs(5);
-const QUOTA_BYTES: u64 = 8 << 30;
+use store::drive::Ask;
+use store::harness::{Harness, Size};
+use store::servers::Side;
 
-#[tokio::main]
-async fn main() {
-    let dir = Dir::new("bench-store");
-    let store = Store::open(Options { dir: dir.0.join("store"), quota_bytes: QUOTA_BYTES, group: None }).await.unwrap();
-    for callers in [1, 100, 1000, 4000] {
-        measure(&store, &format!("store_put_{callers}_callers"), callers, |store, key| async move {
-            let txn = Txn { success: vec![Op::put(key, vec![b'v'; VALUE_BYTES])], ..Txn::default() };
-            store.txn(txn).await.unwrap();
-        })
-        .await;
+/// orchd's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match args.first().map(String::as_str) {
+        Some("--drive") => store::drive::run(&Ask::parse(&args[1..])),
+        Some("--serve-store") => runtime().block_on(store::serve::serve(&args[1..])),
+        Some("--serve-stub") => {
+            let (listen, value_bytes) = (args[1].parse().expect("an address"), args[2].parse().expect("bytes"));
+            runtime().block_on(store::stub::serve(listen, value_bytes));
+        }
+        _ => measure(&args),
     }
-    measure(&store, "store_get_1000_callers", 1000, |store, key| async move {
-        store.range(RangeRequest::new(KeyRange::key(key))).await.unwrap();
-    })
-    .await;
-    store.close().await;
 }
 
-/// Lets every caller act on one key after the other for a while.
-async fn measure<F: Future<Output = ()> + Send>(
-    store: &Store,
-    name: &str,
-    callers: usize,
-    act: impl Fn(Store, String) -> F + Copy + Send + 'static,
-) {
-    let began = Instant::now();
-    let tasks = (0..callers).map(|caller| {
-        let store = store.clone();
-        tokio::spawn(async move {
-            let mut times = Vec::new();
-            while began.elapsed() < SPAN {
-                let key = format!("key-{:06}", (caller + times.len() * callers) % KEYS);
-                let asked = Instant::now();
-                act(store.clone(), key).await;
-                times.push(asked.elapsed().as_secs_f64() * 1e3);
-            }
-            times
-        })
-    });
-    let mut times = Vec::new();
-    for task in tasks.collect::<Vec<_>>() {
-        times.extend(task.await.unwrap());
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
+}
+
+fn measure(args: &[String]) {
+    let size = if args.iter().any(|arg| arg == "--quick") { Size::QUICK } else { Size::FULL };
+    let mut only = Vec::new();
+    let mut names = Vec::new();
+    let mut words = args.iter().filter(|arg| *arg != "--quick");
+    while let Some(word) = words.next() {
+        if word == "--only" {
+            let sides = words.next().expect("--only SIDE,…");
+            only.extend([Side::Etcd, Side::Orchd, Side::Stub].into_iter().filter(|side| sides.split(',').any(|s| s == side.name())));
+        } else {
+            names.push(word.clone());
+        }
     }
-    figure(&format!("{name}_rate"), times.len() as f64 / began.elapsed().as_secs_f64(), "per_second");
-    figure(&format!("{name}_p99"), percentile(&mut times, 0.99), "ms");
+    Harness::new(size, &only).run(&names);
 }

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 /// Blocks that are written together when everything is.
 const SLICE: usize = 256;
+/// Changes or keys looked at while the machine's lock is held.
+const READ_SLICE: usize = 512;
 
 impl From<RowsError> for EngineError {
     fn from(error: RowsError) -> Self {
@@ -90,13 +92,8 @@ impl Checkpoint {
     /// The engine failed; the next save writes everything anew.
     pub fn save(&mut self, state: &State) -> Result<(), EngineError> {
         let base = self.base.take();
-        let (delta, applied) = state.between(|machine, applied| {
-            let delta = match base {
-                Some(since) => machine.delta(since),
-                None => machine.whole(),
-            };
-            (delta, applied.clone())
-        });
+        let ((mut delta, mut reading), applied) = state.between(|machine, applied| (machine.delta(base), applied.clone()));
+        while state.read(|machine| machine.read(&mut reading, &mut delta, READ_SLICE)) {}
         let revision = delta.revision;
         let saved = match base {
             Some(_) => self.add(delta, applied),
@@ -111,6 +108,7 @@ impl Checkpoint {
             }
             Err(error) => {
                 self.engine = None;
+                state.between(|machine, _| machine.abandon());
                 Err(error)
             }
         }

@@ -6,10 +6,18 @@
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::Cell;
 use thiserror::Error;
 
 /// The version in front of every record.
 const VERSION: u8 = 2;
+
+/// Bytes of a thread's buffer that stay allocated.
+const KEEP_BUFFER: usize = 64 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Why bytes are no record of ours.
 #[derive(Debug, Error)]
@@ -35,9 +43,17 @@ impl From<CodecError> for std::io::Error {
 /// # Errors
 /// `Encode` if the type has no serde form that bincode can write.
 pub fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
-    let mut out = vec![VERSION];
+    // Written into a buffer that is there already, and then copied: one allocation of the right size.
+    let mut out = BUFFER.take();
+    out.push(VERSION);
     encode_into(value, &mut out)?;
-    Ok(out.into())
+    if out.capacity() > KEEP_BUFFER {
+        return Ok(out.into());
+    }
+    let bytes = Bytes::copy_from_slice(&out);
+    out.clear();
+    BUFFER.set(out);
+    Ok(bytes)
 }
 
 /// Appends without the version byte, for parts of a record.

@@ -19,6 +19,9 @@ impl Machine {
     /// Frees what compaction has made unreachable, looking at `budget` changes at most; true: more is left. Only keys
     /// written since the last compaction can hold anything to free, so this costs by what changed, not by what is stored.
     pub fn collect(&mut self, budget: usize) -> bool {
+        if self.being_read {
+            return false;
+        }
         for _ in 0..budget {
             let upto = self.collectable();
             let Some(change) = self.changes.pop_front_if(|change| change.revision <= upto) else {
@@ -45,5 +48,11 @@ impl Machine {
     /// Tells that the checkpoint holds everything up to this revision.
     pub fn saved(&mut self, revision: Revision) {
         self.saved = revision;
+        self.being_read = false;
+    }
+
+    /// Tells that the checkpoint that was being read did not come about.
+    pub fn abandon(&mut self) {
+        self.being_read = false;
     }
 }

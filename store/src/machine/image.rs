@@ -7,6 +7,7 @@ use crate::machine::lease::Lease;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 /// The name of a version's row; ascending in the order of writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,39 +49,83 @@ impl Row {
     }
 }
 
+/// How far a checkpoint has read the machine.
+enum Place {
+    /// Changes above a revision, in the order of writing, up to this one; sub-revisions of it included.
+    Changes(Option<(Revision, u32)>),
+    /// All versions, by key, up to this one.
+    Keys(Option<Bytes>),
+}
+
+/// The rows of a delta being read, in slices: writes go on in between. What compaction frees meanwhile is kept until the
+/// reading has ended.
+pub struct Reading {
+    since: Revision,
+    upto: Revision,
+    place: Option<Place>,
+}
+
 impl Machine {
-    /// Everything that changed after revision `since`, the row removals and leases of since the last call included. Values
-    /// are shared, not copied.
-    pub fn delta(&mut self, since: Revision) -> Delta {
-        let rows = self
-            .changes_from(since + 1)
-            .filter_map(|change| self.version(change).map(|(version, _)| Row::version(&change.key, version)))
-            .collect();
+    /// Begins a delta of everything that changed after revision `since` (None: of everything), the row removals and leases
+    /// of since the last call included. Its rows come by `read`; until `saved` or `abandon`, nothing is freed.
+    pub fn delta(&mut self, since: Option<Revision>) -> (Delta, Reading) {
+        self.being_read = true;
         let removed = std::mem::take(&mut self.removed);
-        let leases = std::mem::take(&mut self.touched_leases).into_iter().map(|id| (id, self.lease_ttl(id))).collect();
-        Delta {
-            revision: self.revision,
-            compacted: self.compacted,
-            rows,
-            removed: removed.into_iter().filter(|row| row.revision <= since).collect(),
-            leases,
-        }
+        let touched = std::mem::take(&mut self.touched_leases);
+        let (removed, leases) = match since {
+            Some(since) => (
+                removed.into_iter().filter(|row| row.revision <= since).collect(),
+                touched.into_iter().map(|id| (id, self.lease_ttl(id))).collect(),
+            ),
+            None => (Vec::new(), self.leases().map(|(id, ttl_s)| (id, Some(ttl_s))).collect()),
+        };
+        let place = if since.is_some() { Place::Changes(None) } else { Place::Keys(None) };
+        let reading = Reading { since: since.unwrap_or_default(), upto: self.revision, place: Some(place) };
+        (Delta { revision: self.revision, compacted: self.compacted, rows: Vec::new(), removed, leases }, reading)
     }
 
-    /// The whole state as a delta from nothing.
-    pub fn whole(&mut self) -> Delta {
-        self.removed.clear();
-        self.touched_leases.clear();
-        let mut versions: Vec<(&Bytes, &Version)> =
-            self.keys.iter().flat_map(|(key, history)| history.versions().iter().map(move |version| (key, version))).collect();
-        versions.sort_unstable_by_key(|(_, version)| (version.modified, version.sub));
-        Delta {
-            revision: self.revision,
-            compacted: self.compacted,
-            rows: versions.into_iter().map(|(key, version)| Row::version(key, version)).collect(),
-            removed: Vec::new(),
-            leases: self.leases().map(|(id, ttl_s)| (id, Some(ttl_s))).collect(),
+    /// Adds the next rows to a delta, looking at `budget` changes or keys at most; false: it is complete. Values are shared,
+    /// not copied.
+    pub fn read(&self, reading: &mut Reading, delta: &mut Delta, budget: usize) -> bool {
+        reading.place = match reading.place.take() {
+            Some(Place::Changes(after)) => self.read_changes(reading, after, delta, budget).map(|at| Place::Changes(Some(at))),
+            Some(Place::Keys(after)) => self.read_keys(reading, after.as_ref(), delta, budget).map(|at| Place::Keys(Some(at))),
+            None => None,
+        };
+        reading.place.is_some()
+    }
+
+    fn read_changes(&self, reading: &Reading, after: Option<(Revision, u32)>, delta: &mut Delta, budget: usize) -> Option<(Revision, u32)> {
+        let after = after.unwrap_or((reading.since, u32::MAX));
+        let mut last = None;
+        let changes = self.changes_from(after.0).skip_while(|change| (change.revision, change.sub) <= after);
+        for (seen, change) in changes.take_while(|change| change.revision <= reading.upto).enumerate() {
+            if seen == budget {
+                return last;
+            }
+            delta.rows.extend(self.version(change).map(|(version, _)| Row::version(&change.key, version)));
+            last = Some((change.revision, change.sub));
         }
+        None
+    }
+
+    /// In the order of keys; the order of writing is made at the end.
+    fn read_keys(&self, reading: &Reading, after: Option<&Bytes>, delta: &mut Delta, budget: usize) -> Option<Bytes> {
+        let lower = after.map_or(Bound::Unbounded, |after| Bound::Excluded(&after[..]));
+        let mut last = None;
+        for (seen, (key, history)) in self.keys.range::<[u8], _>((lower, Bound::Unbounded)).enumerate() {
+            if seen == budget {
+                return last;
+            }
+            let versions = history.versions().iter().filter(|version| version.modified <= reading.upto);
+            delta.rows.extend(versions.map(|version| Row::version(key, version)));
+            last = Some(key.clone());
+        }
+        delta.rows.sort_unstable_by_key(|row| match row {
+            Row::Version { sub, kv, .. } => (kv.mod_revision, *sub),
+            Row::Lease { .. } => (0, 0),
+        });
+        None
     }
 
     /// An empty machine at a revision, to be filled by `load`.

@@ -29,6 +29,7 @@ use crate::error::StoreError;
 use bytes::Bytes;
 use history::History;
 use lease::Lease;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The store's whole applied state.
@@ -44,6 +45,8 @@ pub struct Machine {
     touched_leases: BTreeSet<i64>,
     /// The checkpoint has every version up to this revision; later ones are found through `changes`, which keeps them.
     saved: Revision,
+    /// A checkpoint is reading: nothing is freed.
+    being_read: bool,
     /// Bytes of keys and values in memory, history included.
     bytes: u64,
 }
@@ -59,6 +62,7 @@ impl Default for Machine {
             removed: Vec::new(),
             touched_leases: BTreeSet::new(),
             saved: 1,
+            being_read: false,
             bytes: 0,
         }
     }
@@ -118,11 +122,14 @@ impl Machine {
     /// Writes a key's next version; returns the state before. The value is copied, so that no larger buffer stays alive.
     fn put(&mut self, stamp: &mut Stamp, key: &Bytes, value: &Bytes, lease: i64) -> Option<KeyValue> {
         let value = Bytes::copy_from_slice(value);
-        let key = match self.keys.get_key_value(key) {
-            Some((key, _)) => key.clone(),
-            None => Bytes::copy_from_slice(key),
+        // One search where the key is known: each costs a miss of the cache for every level of the tree.
+        let (key, history) = match self.keys.entry(key.clone()) {
+            Entry::Occupied(held) => (held.key().clone(), held.into_mut()),
+            Entry::Vacant(_) => {
+                let key = Bytes::copy_from_slice(key);
+                (key.clone(), self.keys.entry(key).or_default())
+            }
         };
-        let history = self.keys.entry(key.clone()).or_default();
         let before = history.live().map(|version| version.kv(&key));
         let (create, version) = before.as_ref().map_or((stamp.revision, 1), |kv| (kv.create_revision, kv.version + 1));
         self.bytes += (key.len() + value.len()) as u64;

@@ -1,6 +1,6 @@
 //! The machine against a model so simple that it can be seen to be right: whole copies of the store at every revision.
 
-use super::{Machine, Row};
+use super::{Delta, Machine, Row};
 use crate::command::{
     Command, Compare, CompareResult, CompareTarget, Filter, KeyRange, KeyValue, Op, OpResponse, Output, RangeRequest, RangeResponse,
     Revision, SortOrder, SortTarget, Txn, TxnResponse,
@@ -352,7 +352,13 @@ fn same(machine: &Machine, model: &Model, probe: &RangeRequest) {
 
 /// The machine as a restart makes it of a whole image.
 fn reloaded(machine: &mut Machine) -> Machine {
-    let whole = machine.whole();
+    let (mut whole, mut reading) = machine.delta(None);
+    while machine.read(&mut reading, &mut whole, 2) {}
+    machine.abandon();
+    made_of(whole)
+}
+
+fn made_of(whole: Delta) -> Machine {
     let mut made = Machine::at(whole.revision, whole.compacted);
     for (id, ttl_s) in whole.leases {
         made.load(Row::Lease { id, ttl_s: ttl_s.unwrap() });
@@ -384,6 +390,50 @@ proptest! {
             prop_assert_eq!(made.apply(command), model.apply(command), "{:?}", command);
         }
         same(&made, &model, &probe);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Writes, compactions and the freeing of memory between the slices of a checkpoint do not show in it.
+    #[test]
+    fn a_checkpoint_is_of_one_moment(
+        before in prop::collection::vec(command(), 1..10), meanwhile in prop::collection::vec(command(), 1..10),
+        probe in request(), budget in 1..4_usize, share in 0..100_i64,
+    ) {
+        let (mut machine, mut model) = (Machine::default(), Model::new());
+        for command in &before {
+            prop_assert_eq!(machine.apply(command), model.apply(command), "{:?}", command);
+        }
+        let since = 1 + (machine.revision() - 1) * share / 100;
+        machine.saved(since);
+        while machine.collect(2) {}
+        let at_once = {
+            let (mut delta, mut reading) = machine.delta(Some(since));
+            while machine.read(&mut reading, &mut delta, usize::MAX) {}
+            machine.abandon();
+            delta.rows
+        };
+        let moment = model.clone();
+        for base in [None, Some(since)] {
+            let (mut delta, mut reading) = machine.delta(base);
+            let mut commands = meanwhile.iter();
+            while machine.read(&mut reading, &mut delta, budget) {
+                if base.is_none() {
+                    // Compactions would be seen by the second round, which is compared with what there was before.
+                    commands.by_ref().take(1).for_each(|command| { let _ = machine.apply(command); });
+                }
+                machine.collect(3);
+            }
+            match base {
+                None => same(&made_of(delta), &moment, &probe),
+                Some(_) => prop_assert_eq!(&delta.rows[..at_once.len()], &at_once[..]),
+            }
+            if base.is_none() {
+                machine.abandon();
+            }
+        }
     }
 }
 
