@@ -131,7 +131,7 @@ pub fn run() -> ExitCode {
 /// Runs `work` on tokio: on every core for a server, on one thread for a client.
 fn start<F: Future<Output = Result<(), CliError>>>(server: bool, work: impl FnOnce() -> F) -> Result<(), CliError> {
     let filter =
-        EnvFilter::try_from_env("ORCHD_LOG").unwrap_or_else(|_| EnvFilter::new(if server { "info,openraft=warn" } else { "warn" }));
+        EnvFilter::try_from_env("ORCHD_LOG").unwrap_or_else(|_| EnvFilter::new(if server { "info,openraft=error" } else { "warn" }));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let mut builder = if server { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     let runtime = builder.enable_all().build().map_err(|e| CliError::new("cannot start", e))?;

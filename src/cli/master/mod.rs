@@ -161,7 +161,8 @@ impl Master {
         };
         let (store, cache, verbs, clock) = (self.store.clone(), cache.clone(), self.verbs.clone(), self.clock.clone());
         self.tasks.spawn(Duties { store, cache, verbs, clock, options: controllers }.run(self.stop.clone()));
-        if let Some(group) = &options.group {
+        // Pods cannot reach a master on a loopback address.
+        if let Some(group) = options.group.as_ref().filter(|_| !options.advertise.is_loopback()) {
             let (client, clock) = (self.client("system:apiserver"), self.clock.clone());
             let presence = Presence { name: group.name.clone(), address: options.advertise, client, clock };
             self.tasks.spawn(presence.run(self.stop.clone()));
