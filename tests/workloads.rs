@@ -23,7 +23,7 @@ struct Cluster {
 impl Cluster {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = orchd_store::Options { dir: dir.path().join("store"), quota_bytes: 0 };
+        let options = orchd_store::Options { dir: dir.path().join("store"), quota_bytes: 0, group: None };
         let store = orchd_store::Store::open(options).await.unwrap();
         let cache = Cache::start(store.clone()).await.unwrap();
         let tokens = Arc::new(Tokens::new(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap());

@@ -1,6 +1,6 @@
 //! The program of the image that orchd carries: a small web server and its companion, for the demo and for tests.
 //!
-//! `web` answers every path but `/healthz` with the pod's name (POD_NAME) and version (VERSION); it is ready once the file
+//! `web` answers `/caller` with the caller's address, and every other path but `/healthz` with the pod's name (POD_NAME) and version (VERSION); it is ready once the file
 //! GREETING_FILE is there. On SIGTERM it goes on serving for DRAIN_MS (requests may still be on their way), then finishes
 //! what it has begun. `greeter` writes that file, and reaches the web server on localhost. The other roles are for trying
 //! things out: `kubectl exec` and `kubectl run` need something to run.
@@ -9,7 +9,7 @@ use super::CliError;
 use bytes::Bytes;
 use clap::Subcommand;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -21,11 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
 
 const PORT: u16 = 8080;
 /// The most time that requests in progress get once the drain is over.
 const FINISH: Duration = Duration::from_secs(5);
 const DEFAULT_DRAIN_MS: u64 = 500;
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// Between attempts of the greeter at its neighbour.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -44,6 +46,11 @@ pub enum Role {
     /// Ends with this code.
     Exit {
         code: i32,
+    },
+    /// Asks a web server for a path, and prints its answer.
+    Get {
+        address: SocketAddr,
+        path: String,
     },
     /// Takes this much memory and keeps it.
     Eat {
@@ -78,6 +85,7 @@ pub async fn run(role: Role) -> Result<(), CliError> {
         }
         Role::Echo { words } => println!("{}", words.join(" ")),
         Role::Env => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        Role::Get { address, path } => print!("{}", get(address, &path).await?),
         Role::Exit { code } => std::process::exit(code),
         Role::Eat { mebibytes } => {
             let eaten = vec![1u8; mebibytes << 20];
@@ -108,7 +116,7 @@ async fn serve(mut terminate: Signal) -> Result<(), CliError> {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => accept(stream, &page, &connections),
+                Ok((stream, caller)) => accept(stream, caller, &page, &connections),
                 Err(error) => eprintln!("accept: {error}"),
             },
             () = &mut drained => break,
@@ -122,11 +130,11 @@ async fn serve(mut terminate: Signal) -> Result<(), CliError> {
     Ok(())
 }
 
-fn accept(stream: TcpStream, page: &Arc<Page>, connections: &GracefulShutdown) {
+fn accept(stream: TcpStream, caller: SocketAddr, page: &Arc<Page>, connections: &GracefulShutdown) {
     let page = page.clone();
     let service = service_fn(move |request| {
         let page = page.clone();
-        async move { Ok::<_, Infallible>(answer(&page, &request)) }
+        async move { Ok::<_, Infallible>(answer(&page, caller, &request)) }
     });
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let watched = connections.watch(connection);
@@ -137,7 +145,7 @@ fn accept(stream: TcpStream, page: &Arc<Page>, connections: &GracefulShutdown) {
     });
 }
 
-fn answer(page: &Page, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(page: &Page, caller: SocketAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let greeting = std::fs::read_to_string(&page.greeting_file);
     if request.uri().path() == "/healthz" {
         let (status, text) =
@@ -146,8 +154,26 @@ fn answer(page: &Page, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         *response.status_mut() = status;
         return response;
     }
+    if request.uri().path() == "/caller" {
+        return Response::new(Full::new(Bytes::from(format!("{}\n", caller.ip()))));
+    }
     let greeting = greeting.unwrap_or_else(|_| "hello".into());
     Response::new(Full::new(Bytes::from(format!("{} from {} version {}\n", greeting.trim(), page.pod, page.version))))
+}
+
+async fn get(address: SocketAddr, path: &str) -> Result<String, CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::text(format!("GET http://{address}{path}: {e}"));
+    let asking = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
+        let driver = AbortOnDropHandle::new(tokio::spawn(connection));
+        let request = Request::get(path).header("host", address.to_string()).body(Empty::<Bytes>::new()).map_err(|e| failed(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|e| failed(&e))?;
+        drop(driver);
+        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    };
+    tokio::time::timeout(FINISH, asking).await.unwrap_or_else(|_| Err(failed(&"no answer in time")))
 }
 
 async fn greet(mut terminate: Signal) -> Result<(), CliError> {

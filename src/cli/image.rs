@@ -43,12 +43,8 @@ pub async fn run(args: ImageArgs) -> Result<(), CliError> {
     let dir = args.data_dir;
     match args.verb {
         ImageVerb::Import { files } => {
-            for file in files {
-                let whole = std::fs::canonicalize(&file).map_err(|e| CliError::new(file.display().to_string(), e))?;
-                let names = call(&dir, "POST", "/images/import", &[("path", &whole.to_string_lossy())]).await?;
-                for name in names.as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    println!("{name}");
-                }
+            for name in import(&dir, &files).await? {
+                println!("{name}");
             }
         }
         ImageVerb::Pull { reference } => {
@@ -63,6 +59,20 @@ pub async fn run(args: ImageArgs) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Takes image files in at the node whose data dir it is; returns the images' names.
+///
+/// # Errors
+/// There is no agent, or it refuses.
+pub async fn import(dir: &Path, files: &[PathBuf]) -> Result<Vec<String>, CliError> {
+    let mut all = Vec::new();
+    for file in files {
+        let whole = std::fs::canonicalize(file).map_err(|e| CliError::new(file.display().to_string(), e))?;
+        let names = call(dir, "POST", "/images/import", &[("path", &whole.to_string_lossy())]).await?;
+        all.extend(names.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+    }
+    Ok(all)
 }
 
 fn print_list(list: &Value) {

@@ -4,9 +4,12 @@ mod demo;
 mod hello;
 mod image;
 mod key;
+mod lab;
+mod leftovers;
 mod master;
 mod node;
 mod up;
+mod watching;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -95,6 +98,8 @@ enum Verb {
     Node(node::NodeArgs),
     /// The whole road in a network namespace of its own: a Deployment on real containers, rolled out and rolled back.
     Demo(demo::DemoArgs),
+    /// A real cluster on this machine: every host a network namespace.
+    Lab(lab::LabArgs),
     /// Cluster keys: what several masters share.
     #[command(subcommand)]
     Key(key::KeyVerb),
@@ -115,6 +120,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Node(args)) => start(true, move || node::run(args)),
         Some(Verb::Reset(args)) => start(false, move || up::reset(args)),
         Some(Verb::Demo(args)) => demo::run(args),
+        Some(Verb::Lab(args)) => lab::run(args),
         Some(Verb::Key(verb)) => key::run(verb),
         Some(Verb::Image(args)) => start(false, move || image::run(args)),
         Some(Verb::Hello(role)) => start(false, move || hello::run(role)),

@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one of several masters may take to answer before another one is asked: it may be cut off from the others.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 /// A master that does not answer a ping for this long is lost; a ping is sent after as long a silence.
 const PING: Duration = Duration::from_secs(4);
 /// The most attempts at one request.
@@ -221,7 +223,10 @@ impl HttpsClient {
         for _ in 0..MAX_ATTEMPTS.min(self.servers.len() + 1) {
             let connection = self.connection().await?;
             let request = self.request(&connection.server, method, path, &content)?;
-            let again = match self.attempt(&connection, request).await {
+            let limit = if self.servers.len() > 1 { ANSWER_TIMEOUT } else { CALL_TIMEOUT };
+            let attempt = timeout(limit, self.attempt(&connection, request)).await;
+            let late = || Lost::Unknown(Status::new(Reason::Timeout, format!("{method} {path}: no answer in time")));
+            let again = match attempt.unwrap_or_else(|_| Err(late())) {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => {
                     let unable = response.status() == StatusCode::SERVICE_UNAVAILABLE && self.servers.len() > 1;

@@ -168,6 +168,14 @@ pub fn bridge(name: &str) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewLink(message)
 }
 
+/// Makes the link a port of the bridge (by its index), and brings it up.
+pub fn attach(index: u32, bridge: u32) -> RouteNetlinkMessage {
+    let mut message = up(LinkMessage::default());
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Controller(bridge));
+    RouteNetlinkMessage::SetLink(message)
+}
+
 pub fn set_up(index: u32) -> RouteNetlinkMessage {
     let mut message = up(LinkMessage::default());
     message.header.index = index;
@@ -210,6 +218,15 @@ pub fn address(link: u32, address: Ipv4Addr, prefix: u8) -> RouteNetlinkMessage 
     message.attributes.push(AddressAttribute::Local(address.into()));
     message.attributes.push(AddressAttribute::Address(address.into()));
     RouteNetlinkMessage::NewAddress(message)
+}
+
+/// A neighbour that is to be forgotten.
+pub fn forget(link: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = link;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    RouteNetlinkMessage::DelNeighbour(message)
 }
 
 /// A neighbour that never needs to be asked for.

@@ -5,9 +5,11 @@
 //! - `netlink` is the socket; `links` builds rtnetlink messages, `nft` nftables transactions.
 //! - `pods` keeps one routed link per pod, with `addresses` and the rules of `pod_rules`; `node` finds the node's address;
 //!   `routes` leads to the pods of other nodes.
+//! - `lan` makes hosts of namespaces, for the lab.
 //! - `proxy` turns Services and EndpointSlices into rules.
 
 mod addresses;
+pub mod lan;
 mod links;
 mod netlink;
 mod netns;

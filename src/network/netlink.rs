@@ -229,6 +229,9 @@ impl Socket {
     /// # Errors
     /// The first refusal.
     pub fn requests(&mut self, mut messages: Vec<Message>) -> Result<(), Refusal> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         messages.iter_mut().for_each(Message::request_ack);
         let first = self.send(&messages)?;
         let mut open = messages.len();

@@ -87,7 +87,7 @@ fn pods_of(node: &api::Node) -> Option<Cidr> {
 }
 
 /// Where the pods of `node` are, if it has said so.
-fn route_of(node: &api::Node) -> Option<NodeRoute> {
+pub fn route_of(node: &api::Node) -> Option<NodeRoute> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let internal = addresses.iter().filter(|a| a.type_ == "InternalIP").find_map(|a| a.address.parse::<Ipv4Addr>().ok());
     Some(NodeRoute { pods: pods_of(node)?, node: internal? })

@@ -11,3 +11,5 @@ mod demo;
 mod disk_full;
 mod faults;
 mod kubectl;
+mod lab;
+mod nodes;

@@ -175,6 +175,68 @@ impl Drop for Cluster {
     }
 }
 
+/// `orchd lab`: taken down with its owner.
+pub struct Lab {
+    pub dir: PathBuf,
+    pub masters: u8,
+}
+
+impl Lab {
+    pub fn start(name: &str, masters: u8, nodes: u8) -> Self {
+        let dir = std::env::temp_dir().join(format!("orchd-{name}-{}-{:x}", std::process::id(), rand::random::<u32>()));
+        let lab = Self { dir, masters };
+        let (masters, nodes) = (masters.to_string(), nodes.to_string());
+        lab.ok(&["--masters", &masters, "--nodes", &nodes]);
+        lab
+    }
+
+    /// `orchd lab` with these arguments.
+    pub fn run(&self, args: &[&str]) -> Output {
+        Command::new(ORCHD).args(["lab", "--dir"]).arg(&self.dir).args(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "lab {args:?}: {}{}", stdout(&output), stderr(&output));
+        stdout(&output)
+    }
+
+    /// A command on the client's host.
+    pub fn client(&self, program: &Path, args: &[&str]) -> Output {
+        let program = program.to_string_lossy();
+        let args: Vec<&str> = ["exec", "client", "--", &program].into_iter().chain(args.iter().copied()).collect();
+        self.run(&args)
+    }
+
+    /// kubectl through this master.
+    pub fn kubectl(&self, program: &Path, master: &str, args: &[&str]) -> Output {
+        let config = self.dir.join("kubeconfig");
+        let config = config.to_string_lossy();
+        let all: Vec<&str> = ["--kubeconfig", &config, "--context", master].into_iter().chain(args.iter().copied()).collect();
+        self.client(program, &all)
+    }
+
+    pub fn log(&self, host: &str) -> String {
+        std::fs::read_to_string(self.dir.join(format!("{host}.log"))).unwrap_or_default()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for host in ["m1", "m2", "m3", "n1", "n2"] {
+                let log = self.log(host);
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("{host}'s log ends:\n{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+            }
+        }
+        let output = self.run(&["down"]);
+        if !output.status.success() && self.dir.exists() {
+            eprintln!("orchd lab down: {}", stderr(&output));
+        }
+    }
+}
+
 /// A process that sits in a network namespace of its own.
 fn hold_namespace() -> Child {
     let mut command = Command::new(ORCHD);

@@ -9,7 +9,7 @@ mod exec;
 mod fsmount;
 mod handle;
 mod launch;
-pub(crate) mod pidfd;
+pub mod pidfd;
 mod place;
 mod shim;
 mod spawn;

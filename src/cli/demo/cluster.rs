@@ -1,6 +1,7 @@
 //! The demo's cluster: a child process `orchd up` on a data dir of its own, and the client that speaks to it.
 
-use super::super::{CliError, up};
+use super::super::worker::Places;
+use super::super::{CliError, leftovers, up};
 use super::view::View;
 use crate::client::HttpsClient;
 use crate::client::kubeconfig::Kubeconfig;
@@ -31,10 +32,6 @@ impl Cluster {
         let made = tempfile::Builder::new().prefix("orchd-demo-").tempdir();
         let dir = made.map_err(|e| CliError::new("cannot make a data dir", e))?.keep();
         Ok(Self { dir, child: None })
-    }
-
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -89,6 +86,12 @@ impl Cluster {
         }
         up::remove_pods(&self.dir, NODE).await?;
         std::fs::remove_dir_all(&self.dir).map_err(|e| CliError::new(format!("cannot remove {}", self.dir.display()), e))
+    }
+
+    /// # Errors
+    /// Something of the cluster is left.
+    pub fn check_leftovers(&self) -> Result<(), CliError> {
+        leftovers::check_namespace(&[&self.dir], &[Places::new(&self.dir, NODE)])
     }
 
     /// The end of the child's log, for whoever has to find out what failed.

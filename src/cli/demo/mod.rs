@@ -4,11 +4,9 @@
 //! happens (success, failure, Ctrl-C), what was made is removed, and that is checked.
 
 mod cluster;
-mod leftovers;
 mod steps;
 mod traffic;
 mod view;
-mod watching;
 
 use super::CliError;
 use clap::Args;
@@ -76,5 +74,5 @@ async fn keep(
         _ = terminate.recv() => {}
     }
     cluster.stop().await?;
-    leftovers::check(cluster)
+    cluster.check_leftovers()
 }

@@ -1,11 +1,10 @@
 //! The eight steps of the demo, each verified and timed.
 
 use super::super::CliError;
+use super::super::watching::{Answer, Objects, wait};
 use super::cluster::Cluster;
-use super::leftovers;
 use super::traffic::{Caller, Calls, call, settle, spread, word_after};
 use super::view::View;
-use super::watching::{Answer, Objects, wait};
 use crate::client::{Client, DeleteOptions, HttpsClient, PatchType, Target};
 use crate::kinds::{self, Deployment, Namespace, Pod, Ref, ReplicaSet, Service};
 use bytes::Bytes;
@@ -43,7 +42,7 @@ pub(super) async fn all(cluster: &mut Cluster, view: &mut View) -> Result<(), Cl
 /// The stop that ends step 8, and the look at what is left.
 pub(super) async fn clean_up(cluster: &mut Cluster, view: &mut View, held: bool) -> Result<(), CliError> {
     cluster.stop().await?;
-    leftovers::check(cluster)?;
+    cluster.check_leftovers()?;
     if held {
         view.done("stopped; no process, mount, cgroup, namespace, link or file is left");
     }

@@ -1,6 +1,6 @@
 //! Waiting for a state of the cluster: a list, then its watch, and a question asked after each change. Never a poll.
 
-use super::super::CliError;
+use super::CliError;
 use crate::client::{Client, ListOptions, Target, WatchEvent};
 use crate::kinds::{Object, ObjectKey, Ref, Registered};
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// The objects of one kind in one namespace.
-pub(super) type Objects<K> = BTreeMap<ObjectKey, Ref<K>>;
+pub type Objects<K> = BTreeMap<ObjectKey, Ref<K>>;
 
 /// What a question about the present objects says.
-pub(super) enum Answer<T> {
+pub enum Answer<T> {
     /// That is it.
     Yes(T),
     /// Not yet: what a person is shown meanwhile.
@@ -23,7 +23,7 @@ pub(super) enum Answer<T> {
 ///
 /// # Errors
 /// It did not happen within `limit`: the last progress says how far it came.
-pub(super) async fn wait<K: Registered, T>(
+pub async fn wait<K: Registered, T>(
     client: &dyn Client,
     namespace: Option<&str>,
     limit: Duration,
