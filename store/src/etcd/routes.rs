@@ -20,8 +20,8 @@ pub async fn answer(face: Arc<Face>, request: Request<Incoming>) -> Response<Rep
     if head.method == Method::GET {
         return face.plain(head.uri.path()).boxed().await;
     }
-    if let Err(response) = acceptable(&head.headers) {
-        return response;
+    if let Some(refusal) = unacceptable(&head.headers) {
+        return refusal;
     }
     let needs_leader = head.headers.get(HAS_LEADER).is_some_and(|value| value == "true");
     if needs_leader && let Err(status) = face.needs_leader() {
@@ -36,17 +36,17 @@ pub async fn answer(face: Arc<Face>, request: Request<Incoming>) -> Response<Rep
     }
 }
 
-fn acceptable(headers: &HeaderMap) -> Result<(), Response<Reply>> {
+fn unacceptable(headers: &HeaderMap) -> Option<Response<Reply>> {
     let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
     if !kind.starts_with(b"application/grpc") {
-        return Err(wire::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "text/plain", "this is a gRPC service\n"));
+        return Some(wire::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "text/plain", "this is a gRPC service\n"));
     }
     match headers.get("grpc-encoding").map(|value| value.as_bytes()) {
-        None | Some(b"identity") => Ok(()),
+        None | Some(b"identity") => None,
         Some(other) => {
             let name = String::from_utf8_lossy(other);
             let message = format!("grpc: Decompressor is not installed for grpc-encoding \"{name}\"");
-            Err(wire::refusal(&Status::text(Code::Unimplemented, message)))
+            Some(wire::refusal(&Status::text(Code::Unimplemented, message)))
         }
     }
 }

@@ -129,16 +129,18 @@ impl WatchStream {
                 let created = self.create(create)?;
                 self.out.push_back(created);
             }
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                if self.watches.remove(&cancel.watch_id).is_some() {
-                    let response = self.response(cancel.watch_id, self.face.store.revision());
-                    self.out.push_back(pb::WatchResponse { canceled: true, ..response });
-                }
-            }
+            Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.asked = Some(self.face.store.revision()),
             None => {}
         }
         Ok(())
+    }
+
+    fn cancel(&mut self, id: i64) {
+        if self.watches.remove(&id).is_some() {
+            let response = self.response(id, self.face.store.revision());
+            self.out.push_back(pb::WatchResponse { canceled: true, ..response });
+        }
     }
 
     fn create(&mut self, request: pb::WatchCreateRequest) -> Result<pb::WatchResponse, Status> {
