@@ -13,6 +13,8 @@ const LOCK_FILE: &str = "LOCK";
 const FORMAT_FILE: &str = "FORMAT";
 const MEMBER_FILE: &str = "MEMBER";
 const INSTANCE_FILE: &str = "INSTANCE";
+/// Between a number and its checksum.
+const CHECKED: &str = " crc32 ";
 
 /// Who lives in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +66,8 @@ impl Dir {
             }
             return self.write(FORMAT_FILE, &format!("{FORMAT}\n"));
         };
-        let found =
-            text.trim().parse().map_err(|_| OpenError::Damaged(format!("{} holds {text:?}, not a format's number", path.display())))?;
+        let found = text.trim().parse().ok().filter(|found| *found > 0);
+        let found = found.ok_or_else(|| OpenError::Damaged(format!("{} holds {text:?}, not a format's number", path.display())))?;
         if found > FORMAT {
             return Err(OpenError::NewerFormat { path, found, known: FORMAT });
         }
@@ -92,7 +94,7 @@ impl Dir {
             return Ok(instance);
         }
         let instance = rand::random_range(1..=u64::MAX);
-        self.write(INSTANCE_FILE, &format!("{instance:x}\n"))?;
+        self.write(INSTANCE_FILE, &numbered(instance))?;
         Ok(instance)
     }
 
@@ -102,15 +104,18 @@ impl Dir {
     /// `Io`.
     pub fn assign(&self, id: u64) -> Result<Identity, OpenError> {
         let instance = self.instance()?;
-        self.write(MEMBER_FILE, &format!("{id:x}\n"))?;
+        self.write(MEMBER_FILE, &numbered(id))?;
         Ok(Identity { id, instance })
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, OpenError> {
         let path = self.path.join(name);
         let Some(text) = read(&path)? else { return Ok(None) };
-        let number = u64::from_str_radix(text.trim(), 16);
-        number.map(Some).map_err(|_| OpenError::Damaged(format!("{} holds {text:?}, not a number in base 16", path.display())))
+        let damaged = || OpenError::Damaged(format!("{} holds {text:?}, not a number in base 16 and its checksum", path.display()));
+        let (number, checked) = text.trim().split_once(CHECKED).map_or((text.trim(), false), |(number, _)| (number, true));
+        let number = u64::from_str_radix(number, 16).map_err(|_| damaged())?;
+        // Those written before there was a checksum have none.
+        if checked && text != numbered(number) { Err(damaged()) } else { Ok(Some(number)) }
     }
 
     /// Writes a small file so that it is there whole or not at all.
@@ -141,9 +146,17 @@ fn make(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(named)
 }
 
+/// A number as it is written, with a checksum: another member's number is as good a number as any.
+fn numbered(number: u64) -> String {
+    format!("{number:x}{CHECKED}{:08x}\n", crc32fast::hash(&number.to_le_bytes()))
+}
+
 fn read(path: &Path) -> Result<Option<String>, OpenError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes);
+            text.map(Some).map_err(|_| OpenError::Damaged(format!("{} holds what is no text", path.display())))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(OpenError::Io { path: path.to_owned(), source }),
     }

@@ -3,18 +3,28 @@
 //! A frame is a header (magic, length, sequence number, checksum of the body, checksum of the header) and a body of
 //! records, each a kind, a length, a checksum and its bytes. Frame n+1 is only written when frame n is synced: so a bad
 //! frame with a good one behind it is damage, never a torn write.
+//!
+//! The body is masked, and ends in a byte that is masked too, so that no sector that was written is all zeros whatever the
+//! records hold: of a bad last frame, zeros then tell what was never written from what has changed since. The frames of
+//! format 1 are not masked; they are read still.
 
 use super::Record;
 use bytes::Bytes;
 
 /// Bytes of a frame's header.
 pub const HEADER: usize = 24;
-const MAGIC: u32 = 0x4c47_4f31;
+/// In front of frames of format 1, and of those that are written now.
+const PLAIN: u32 = 0x4c47_4f31;
+const MAGIC: u32 = 0x4c47_4f32;
+/// What bodies are masked with, by their place in the segment. No byte of it is zero.
+const MASK: [u8; 8] = 0x9e37_79b9_7f4a_7c15_u64.to_le_bytes();
 /// Bytes in front of each record: kind, length, checksum.
 const RECORD_HEADER: usize = 9;
 /// The unit that a disk writes whole.
 pub const SECTOR: usize = 512;
 
+/// Follows the last record.
+const END: u8 = 0;
 const ENTRY: u8 = 1;
 const TRUNCATE: u8 = 2;
 const PURGE: u8 = 3;
@@ -87,8 +97,10 @@ impl Builder {
         Payload { offset: payload, len: self.bytes.len() - payload, crc }
     }
 
-    /// Fills the header in and hands the bytes out.
-    pub fn finish(mut self, sequence: u64) -> Vec<u8> {
+    /// Ends the frame, which goes to this place of its segment, and hands the bytes out.
+    pub fn finish(mut self, sequence: u64, offset: usize) -> Vec<u8> {
+        self.bytes.push(END);
+        mask(&mut self.bytes[HEADER..], offset + HEADER);
         let body = crc32fast::hash(&self.bytes[HEADER..]);
         let len = (self.bytes.len() - HEADER) as u32;
         self.bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -101,11 +113,26 @@ impl Builder {
     }
 }
 
+/// Masks bytes that go to this place of a segment, or takes the mask from them again.
+pub fn mask(bytes: &mut [u8], offset: usize) {
+    let mut turned = MASK;
+    turned.rotate_left(offset % MASK.len());
+    let word = u64::from_ne_bytes(turned);
+    let mut words = bytes.chunks_exact_mut(8);
+    for bytes in &mut words {
+        let masked = u64::from_ne_bytes((&*bytes).try_into().expect("eight bytes")) ^ word;
+        bytes.copy_from_slice(&masked.to_ne_bytes());
+    }
+    for (byte, mask) in words.into_remainder().iter_mut().zip(turned) {
+        *byte ^= mask;
+    }
+}
+
 /// What stands at a place of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// A whole frame: its sequence number and its length, header included.
-    Frame { sequence: u64, len: usize },
+    /// A whole frame: its sequence number, its length, header included, and whether its body is masked.
+    Frame { sequence: u64, len: usize, masked: bool },
     /// Zeros: nothing was written here.
     Nothing,
     /// Neither.
@@ -121,7 +148,7 @@ pub fn look(bytes: &[u8]) -> Found {
         return Found::Nothing;
     }
     let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-    if word(0) != MAGIC || crc32fast::hash(&header[..20]) != word(20) {
+    if !matches!(word(0), MAGIC | PLAIN) || crc32fast::hash(&header[..20]) != word(20) {
         return Found::Bad("its header's checksum is wrong");
     }
     let len = word(4) as usize;
@@ -130,19 +157,24 @@ pub fn look(bytes: &[u8]) -> Found {
         return Found::Bad("its checksum is wrong");
     }
     let sequence = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes"));
-    Found::Frame { sequence, len: HEADER + len }
+    Found::Frame { sequence, len: HEADER + len, masked: word(0) == MAGIC }
 }
 
 /// Whether the bad bytes at `start` can be a write that did not finish: then at least one whole sector of it is still as
 /// it was prepared, zero. A frame whose every sector was written is not torn but damaged.
 pub fn torn(bytes: &[u8], start: usize) -> bool {
-    let claimed = bytes.get(start..start + HEADER).map_or(0, |header| {
+    let claimed = bytes.get(start..start + HEADER).and_then(|header| {
         let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let whole = word(0) == MAGIC && crc32fast::hash(&header[..20]) == word(20);
-        if whole { word(4) as usize } else { 0 }
+        let whole = matches!(word(0), MAGIC | PLAIN) && crc32fast::hash(&header[..20]) == word(20);
+        whole.then_some(word(4) as usize)
     });
-    // Of a header that is wrong, nothing can be believed but that a sector is written whole: only its own sectors count.
-    let end = (start + HEADER + claimed).min(bytes.len());
+    // Of a header that is wrong, nothing can be believed but that a sector is written whole: only its own sectors count, to
+    // the end of the last one, since a body follows.
+    let end = match claimed {
+        Some(claimed) => start + HEADER + claimed,
+        None => (start + HEADER).next_multiple_of(SECTOR),
+    };
+    let end = end.min(bytes.len());
     let mut at = start;
     while at < end {
         let next = ((at / SECTOR + 1) * SECTOR).min(end);
@@ -164,13 +196,21 @@ pub fn first_written(bytes: &[u8]) -> Option<usize> {
 
 /// The first whole frame behind `start` whose sequence number is at least `from`.
 pub fn frame_behind(bytes: &[u8], start: usize, from: u64) -> Option<usize> {
-    let magic = MAGIC.to_le_bytes();
-    (start..bytes.len().saturating_sub(HEADER))
-        .find(|at| bytes[*at..*at + 4] == magic && matches!(look(&bytes[*at..]), Found::Frame { sequence, .. } if sequence >= from))
+    let magics = [MAGIC.to_le_bytes(), PLAIN.to_le_bytes()];
+    (start..bytes.len().saturating_sub(HEADER)).find(|at| {
+        magics.iter().any(|magic| bytes[*at..*at + 4] == magic[..])
+            && matches!(look(&bytes[*at..]), Found::Frame { sequence, .. } if sequence >= from)
+    })
 }
 
-/// The records of a frame that `look` has found whole, with the place of each one's payload in `frame`.
-pub fn records(frame: &[u8]) -> Option<Vec<(Record, Payload)>> {
+/// The records of a frame that `look` has found whole at this place, with the place of each one's payload in `frame`.
+pub fn records(frame: &[u8], offset: usize, masked: bool) -> Option<Vec<(Record, Payload)>> {
+    let mut plain = frame.to_vec();
+    if masked {
+        mask(&mut plain[HEADER..], offset + HEADER);
+        (plain.pop()? == END).then_some(())?;
+    }
+    let frame = &plain[..];
     let mut found = Vec::new();
     let mut at = HEADER;
     while at < frame.len() {

@@ -86,6 +86,8 @@ struct Position {
     offset: u32,
     len: u32,
     crc: u32,
+    /// Its bytes are masked on disk.
+    masked: bool,
 }
 
 /// A segment that may hold entries that are still wanted.
@@ -215,6 +217,9 @@ impl Log {
         };
         let mut payload = vec![0; position.len as usize];
         file.read_exact_at(&mut payload, u64::from(position.offset))?;
+        if position.masked {
+            frame::mask(&mut payload, position.offset as usize);
+        }
         if crc32fast::hash(&payload) != position.crc {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("log entry {index} is damaged")));
         }

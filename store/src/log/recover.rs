@@ -1,6 +1,6 @@
 //! Reading the log back at start: every frame is checked, a torn tail is cut off, damage is an error.
 
-use super::frame::{self, Found, Payload};
+use super::frame::{self, Found};
 use super::{Index, LogError, Position, Record, Segment, segment};
 use std::fs::File;
 use std::io;
@@ -66,11 +66,18 @@ fn read_segment(recovered: &mut Recovered, number: u64, path: PathBuf, last: boo
     let mut held = Segment { file: file.clone(), path: path.clone(), last: None, size: bytes.len() as u64 };
     loop {
         match frame::look(&bytes[offset..]) {
-            Found::Frame { sequence: found, len } if found == sequence => {
+            Found::Frame { sequence: found, len, masked } if found == sequence => {
                 let frame = &bytes[offset..offset + len];
-                let records = frame::records(frame).ok_or_else(|| damaged(offset, "its records do not add up"))?;
+                let records = frame::records(frame, offset, masked).ok_or_else(|| damaged(offset, "its records do not add up"))?;
                 for (record, payload) in records {
-                    take(&mut recovered.index, &mut held, number, offset, record, payload).map_err(|what| damaged(offset, &what))?;
+                    let at = Position {
+                        segment: number,
+                        offset: (offset + payload.offset) as u32,
+                        len: payload.len as u32,
+                        crc: payload.crc,
+                        masked,
+                    };
+                    take(&mut recovered.index, &mut held, &record, at).map_err(|what| damaged(offset, &what))?;
                 }
                 offset += len;
                 sequence += 1;
@@ -102,12 +109,11 @@ fn read_segment(recovered: &mut Recovered, number: u64, path: PathBuf, last: boo
     Ok(())
 }
 
-fn take(index: &mut Index, held: &mut Segment, segment: u64, frame: usize, record: Record, payload: Payload) -> Result<(), String> {
-    if let Record::Entry { index: at, .. } = &record {
+fn take(index: &mut Index, held: &mut Segment, record: &Record, position: Position) -> Result<(), String> {
+    if let Record::Entry { index: at, .. } = record {
         held.last = held.last.max(Some(*at));
     }
-    let position = Position { segment, offset: (frame + payload.offset) as u32, len: payload.len as u32, crc: payload.crc };
-    index.take(&record, position)
+    index.take(record, position)
 }
 
 impl Index {

@@ -155,6 +155,65 @@ async fn a_flipped_bit_is_damage_wherever_it_is() {
     }
 }
 
+/// Entries of zeros are not taken for sectors that were never written, wherever the last frame lies in them.
+#[tokio::test]
+async fn a_flipped_bit_among_zeros_is_damage_too() {
+    for size in (0..30).map(|at| 400 + at * 37) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        for index in 0..3 {
+            write(&log, vec![Record::Entry { index, payload: vec![0; size].into() }]).await;
+        }
+        assert_eq!(log.read(2).unwrap().unwrap(), vec![0; size]);
+        log.close().await;
+        let path = segments(dir.path()).remove(0);
+        let (whole, starts) = (std::fs::read(&path).unwrap(), frames(&path));
+        for at in (starts[2]..starts[3]).step_by(29).chain([starts[3] - 1]) {
+            patch(&path, |bytes| {
+                bytes.copy_from_slice(&whole);
+                bytes[at] ^= 4;
+            });
+            let opened = Log::open(dir.path());
+            assert!(matches!(opened, Err(LogError::Damaged { .. })), "size {size}: a flip at byte {at} went unnoticed");
+        }
+    }
+}
+
+/// A segment of format 1 is read still, and written on.
+#[tokio::test]
+async fn frames_that_are_not_masked_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = five(dir.path(), 700).await;
+    patch(&path, |bytes| {
+        let mut at = 0;
+        let mut plain = vec![0; bytes.len()];
+        let mut to = 0;
+        while let frame::Found::Frame { len, .. } = frame::look(&bytes[at..]) {
+            frame::mask(&mut bytes[at + frame::HEADER..at + len], at + frame::HEADER);
+            // Without the byte at the end, and with the magic of format 1.
+            let frame = &mut plain[to..to + len - 1];
+            frame.copy_from_slice(&bytes[at..at + len - 1]);
+            let body = crc32fast::hash(&frame[frame::HEADER..]);
+            frame[0] = b'1';
+            frame[4..8].copy_from_slice(&((len - 1 - frame::HEADER) as u32).to_le_bytes());
+            frame[16..20].copy_from_slice(&body.to_le_bytes());
+            let header = crc32fast::hash(&frame[..20]);
+            frame[20..24].copy_from_slice(&header.to_le_bytes());
+            (at, to) = (at + len, to + len - 1);
+        }
+        *bytes = plain;
+    });
+    for _ in 0..2 {
+        let log = Log::open(dir.path()).unwrap();
+        let next = log.range().unwrap().1 + 1;
+        write(&log, vec![entry(next, 700)]).await;
+        for index in 0..=next {
+            assert_eq!(log.read(index).unwrap().unwrap(), vec![(index % 250) as u8 + 1; 700]);
+        }
+        log.close().await;
+    }
+}
+
 #[tokio::test]
 async fn a_hole_before_good_frames_is_damage() {
     let dir = tempfile::tempdir().unwrap();

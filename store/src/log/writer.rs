@@ -116,14 +116,14 @@ impl Writer {
                 rest = others;
             }
             if frame.is_empty() {
-                self.buffer = frame.finish(0);
+                self.buffer = frame.finish(0, 0);
                 if record_bound(&rest[0]) + super::frame::HEADER > segment::SIZE as usize {
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, "a record larger than a segment"));
                 }
                 self.roll()?;
                 continue;
             }
-            let bytes = frame.finish(self.tail.sequence);
+            let bytes = frame.finish(self.tail.sequence, self.tail.offset as usize);
             self.write_frame(&bytes, &places)?;
             self.buffer = bytes;
             if self.buffer.capacity() > KEEP_BUFFER {
@@ -150,6 +150,7 @@ impl Writer {
                 offset: (offset as usize + payload.offset) as u32,
                 len: payload.len as u32,
                 crc: payload.crc,
+                masked: true,
             };
             if let Record::Entry { index, .. } = record {
                 last = Some(*index);
@@ -192,7 +193,7 @@ impl Writer {
         }
         let mut frame = Builder::new(Vec::new());
         let places: Vec<_> = records.iter().map(|record| (record, frame.push(record))).collect();
-        let bytes = frame.finish(number);
+        let bytes = frame.finish(number, 0);
         self.write_frame(&bytes, &places)
     }
 

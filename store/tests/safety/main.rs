@@ -4,6 +4,7 @@
 mod checks;
 mod child;
 mod disk;
+mod flips;
 mod history;
 mod kill;
 mod lone;
