@@ -192,14 +192,18 @@ impl Servers {
         began.elapsed()
     }
 
-    /// Has a member of ours load itself.
+    /// Has the member of ours that leads load itself; the others only answer that they do not.
     pub fn native(&mut self, ask: &Native, name: &str, rounds: &mut Rounds) {
-        let member = &mut self.members[0];
-        member.child.stdin.as_mut().expect("a pipe").write_all(ask.line().as_bytes()).expect("the member listens");
-        let answers = BufReader::new(member.child.stdout.as_mut().expect("a pipe"));
-        for line in answers.lines().map(|line| line.expect("the member answers")).take_while(|line| line != DONE) {
-            rounds.take(&format!("orchd_{name}"), &line);
+        let mut figures = 0;
+        for member in &mut self.members {
+            member.child.stdin.as_mut().expect("a pipe").write_all(ask.line().as_bytes()).expect("the member listens");
+            let answers = BufReader::new(member.child.stdout.as_mut().expect("a pipe"));
+            for line in answers.lines().map(|line| line.expect("the member answers")).take_while(|line| line != DONE) {
+                rounds.take(&format!("orchd_{name}"), &line);
+                figures += 1;
+            }
         }
+        assert!(figures > 0, "no member leads");
     }
 
     /// Has the generator, in a process of its own, drive them.
