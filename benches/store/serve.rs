@@ -2,8 +2,8 @@
 //! through the native interface, as the API server uses it.
 
 use super::histogram::Histogram;
-use crate::figures::figure;
 use super::usage::cpu_seconds;
+use crate::figures::figure;
 use futures::future::BoxFuture;
 use orchd_store::transport::{Connection, Transport};
 use orchd_store::{Group, KeyRange, Op, Options, RangeRequest, Store, Txn, etcd};

@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (Some(dir), Some(address)) = (std::env::args().nth(1), std::env::args().nth(2)) else {
         return Err("serve DIR ADDRESS".into());
     };
-    let store = Store::open(Options { dir: dir.into(), quota_bytes: 0 }).await?;
+    let store = Store::open(Options { dir: dir.into(), quota_bytes: 0, group: None }).await?;
     let listener = TcpListener::bind(address).await?;
     println!("serving on {}", listener.local_addr()?);
     let stop = CancellationToken::new();
