@@ -42,6 +42,8 @@ pub const KEEP_ENTRIES: u64 = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a read-index round may take; it may be asked again.
 const READ: Duration = Duration::from_secs(2);
+/// How long a leader that has been replaced is still waited for.
+const LAST_WORD: Duration = Duration::from_millis(300);
 /// Pause before a leader that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 /// How often a member looks after what is its own in the membership.
@@ -258,8 +260,13 @@ impl Node {
         let leader = metrics.borrow_watched().current_leader;
         let outcome = tokio::select! {
             outcome = self.peers.call(&address, &call, deadline - Instant::now()) => outcome,
-            // It may have taken the batch before it was deposed; the next leader knows, this member does not.
-            _ = metrics.wait_until(|metrics| metrics.current_leader != leader) => return Err(StoreError::Timeout),
+            // It may have taken the batch before it was deposed, and if it lives it says so.
+            () = async {
+                let deposed = metrics.wait_until(|metrics| metrics.current_leader != leader).await;
+                if deposed.is_ok() {
+                    tokio::time::sleep(LAST_WORD).await;
+                }
+            } => return Err(StoreError::Timeout),
         };
         match outcome {
             Ok(Answer::Done { index, reply }) => {
