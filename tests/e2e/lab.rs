@@ -168,6 +168,59 @@ fn hosts_that_come_and_go_leave_pods_alone() {
 }
 
 #[test]
+fn three_masters_lose_any_one_and_neither_nodes_nor_pods_notice() {
+    let Some(pair) = Pair::start("three", 3) else { return };
+    let all = ["m1", "m2", "m3"];
+    let before = ["n1", "n2"].map(|node| pair.run_of("m1", node));
+    let through = |master: &str, node: &str| {
+        let pod = format!("web-{node}");
+        let said = eventually("exec and logs through a master", LIMIT, || {
+            let output = pair.kubectl(master, &["exec", &pod, "--", "/orchd", "internal-hello", "echo", master]);
+            if output.status.success() { Ok(stdout(&output)) } else { Err(stderr(&output)) }
+        });
+        assert_eq!(said, format!("{master}\n"));
+        assert_eq!(pair.k(master, &["logs", &pod]), "version 0 serves on port 8080\n");
+    };
+    for (master, node) in all.iter().flat_map(|m| ["n1", "n2"].map(|n| (*m, n))) {
+        through(master, node);
+    }
+    let served = |master: &str, victim: &str| {
+        // Started on both nodes: whichever master a node spoke to, it hears of its pod by another one.
+        for node in ["n1", "n2"] {
+            let name = format!("{victim}-{node}");
+            let manifest = pair.lab.dir.join(format!("{name}.yaml"));
+            std::fs::write(&manifest, pod(node).replace("web-", &format!("{victim}-")).replace("app: web", "app: other")).unwrap();
+            eventually("a write succeeds without the victim", LIMIT, || {
+                let output = pair.kubectl(master, &["--request-timeout=8s", "apply", "-f", &manifest.to_string_lossy()]);
+                if output.status.success() { Ok(()) } else { Err(stderr(&output)) }
+            });
+            std::fs::remove_file(&manifest).unwrap();
+            pair.k(master, &["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+        }
+    };
+    for (at, victim) in all.into_iter().enumerate() {
+        let other = all[(at + 1) % 3];
+        if at == 1 {
+            pair.lab.ok(&["partition", victim]);
+        } else {
+            pair.lab.ok(&["kill", victim]);
+        }
+        served(other, victim);
+        through(other, "n1");
+        pair.lab.ok(if at == 1 { &["heal"] } else { &["start", victim] });
+        // Both tunnels come back to it.
+        through(victim, "n1");
+        through(victim, "n2");
+    }
+    assert_eq!(["n1", "n2"].map(|node| pair.run_of("m1", node)), before, "a pod was restarted");
+    for ip in &pair.ips {
+        pair.curl(&format!("http://{ip}:8080/")).unwrap();
+    }
+    let nodes = pair.k("m1", &["get", "nodes", "--no-headers"]);
+    assert!(nodes.lines().count() == 2 && nodes.lines().all(|l| l.contains(" Ready ")), "{nodes}");
+}
+
+#[test]
 fn a_lab_leaves_nothing() {
     let Some(pair) = Pair::start("gone", 1) else { return };
     let dir = pair.lab.dir.clone();
