@@ -207,7 +207,8 @@ fn three_masters_lose_any_one_and_neither_nodes_nor_pods_notice() {
         }
         served(other, victim);
         through(other, "n1");
-        pair.lab.ok(if at == 1 { &["heal"] } else { &["start", victim] });
+        let again = if at == 1 { vec!["heal"] } else { vec!["start", victim] };
+        pair.lab.ok(&again);
         // Both tunnels come back to it.
         through(victim, "n1");
         through(victim, "n2");
