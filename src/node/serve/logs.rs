@@ -68,7 +68,9 @@ async fn copy(source: &LogSource, selection: Selection, follow: bool, out: &mpsc
     if let Some(lines) = selection.tail_lines {
         file = tail_start(file, lines).await?;
     }
-    let mut writer = Writer { selection, sent: 0, piece: Vec::new(), out };
+    // What is written meanwhile is not among the last lines that were asked for.
+    let lines_left = selection.tail_lines.filter(|_| !follow);
+    let mut writer = Writer { selection, lines_left, sent: 0, piece: Vec::new(), out };
     loop {
         let inode = file.metadata().await?.ino();
         let mut reader = BufReader::with_capacity(PIECE_BYTES, file);
@@ -103,6 +105,8 @@ async fn rotated(path: &Path, inode: u64) -> bool {
 
 struct Writer<'a> {
     selection: Selection,
+    /// Lines of the file that may still be sent; None: all.
+    lines_left: Option<usize>,
     sent: usize,
     piece: Vec<u8>,
     out: &'a mpsc::Sender<io::Result<Bytes>>,
@@ -111,13 +115,14 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Sends every whole line that is there; a part of one stays in `line`. False: the reader wants no more.
     async fn copy_lines(&mut self, reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<bool> {
-        while reader.read_until(b'\n', line).await? > 0 {
+        while self.lines_left != Some(0) && reader.read_until(b'\n', line).await? > 0 {
             if line.last() != Some(&b'\n') {
                 if line.len() > MAX_LINE_BYTES {
                     return Err(io::Error::other("the log file holds a line that is no log line"));
                 }
                 break;
             }
+            self.lines_left = self.lines_left.map(|left| left - 1);
             let wants_more = parse_line(line).is_none_or(|parsed| self.take(&parsed));
             line.clear();
             if !wants_more || (self.piece.len() >= PIECE_BYTES && !self.flush().await) {
@@ -151,5 +156,25 @@ impl Writer<'_> {
             return !self.out.is_closed();
         }
         self.out.send(Ok(Bytes::from(std::mem::take(&mut self.piece)))).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_than_the_last_lines_are_sent_whatever_is_written_meanwhile() {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let line = |n: u32| format!("2026-01-02T03:04:0{n}Z stdout F line {n}\n");
+        std::fs::write(named.path(), [1, 2, 3].map(line).concat()).unwrap();
+        let file = tail_start(File::open(named.path()).await.unwrap(), 1).await.unwrap();
+        std::fs::write(named.path(), [1, 2, 3, 4].map(line).concat()).unwrap();
+        let (out, mut pieces) = mpsc::channel(QUEUE);
+        let mut writer = Writer { selection: Selection::default(), lines_left: Some(1), sent: 0, piece: Vec::new(), out: &out };
+        assert!(writer.copy_lines(&mut BufReader::new(file), &mut Vec::new()).await.unwrap());
+        drop(out);
+        assert_eq!(pieces.recv().await.unwrap().unwrap(), "line 3\n");
+        assert!(pieces.recv().await.is_none());
     }
 }
