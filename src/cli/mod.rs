@@ -7,7 +7,9 @@ mod key;
 mod lab;
 mod leftovers;
 mod master;
+mod member;
 mod node;
+mod snapshot;
 mod up;
 mod watching;
 mod worker;
@@ -85,6 +87,9 @@ pub struct MasterArgs {
     /// The key that all masters share; made by `orchd key new`.
     #[arg(long)]
     pub cluster_key_file: Option<PathBuf>,
+    /// Where etcd's clients reach the store itself: plain on loopback, elsewhere over TLS for administrators' certificates.
+    #[arg(long)]
+    pub store_listen: Option<SocketAddr>,
     /// Goes on with this master alone, after the others have been lost for good.
     #[arg(long)]
     pub force_new_cluster: bool,
@@ -103,6 +108,11 @@ enum Verb {
     /// Cluster keys: what several masters share.
     #[command(subcommand)]
     Key(key::KeyVerb),
+    /// The members of the store's group.
+    Member(member::MemberArgs),
+    /// Copies of everything that the store holds.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotVerb),
     /// Removes what a stopped node left running: pods, their network and cgroups. The data dir's objects stay.
     Reset(up::ResetArgs),
     /// Images of the node whose data dir is named.
@@ -122,6 +132,8 @@ pub fn run() -> ExitCode {
         Some(Verb::Demo(args)) => demo::run(args),
         Some(Verb::Lab(args)) => lab::run(args),
         Some(Verb::Key(verb)) => key::run(verb),
+        Some(Verb::Member(args)) => start(false, move || member::run(args)),
+        Some(Verb::Snapshot(verb)) => start(false, move || snapshot::run(verb)),
         Some(Verb::Image(args)) => start(false, move || image::run(args)),
         Some(Verb::Hello(role)) => start(false, move || hello::run(role)),
     };

@@ -45,7 +45,8 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         IpAddr::V6(ip) => return Err(CliError::text(format!("the node's address {ip} is IPv6, which orchd does not serve yet"))),
     };
     let listen = [Ipv4Addr::LOCALHOST, node_ip].map(|ip| SocketAddr::from((ip, args.port)));
-    let options = MasterOptions { data_dir: args.data_dir.clone(), listen: listen.into(), advertise: node_ip, group: None };
+    let options =
+        MasterOptions { data_dir: args.data_dir.clone(), listen: listen.into(), advertise: node_ip, group: None, store_listen: None };
     let master = Master::start(options).await?;
     let failed = |e| CliError::new("cannot make the node's certificate", e);
     let identity = master.pki.issue_client(&node_user(&name), Some(NODES)).map_err(failed)?;

@@ -142,6 +142,11 @@ pub fn is_peer(der: &[u8]) -> bool {
     user_of_certificate(der).is_some_and(|user| user.in_group(super::pki::PEERS))
 }
 
+/// Whether a certificate that TLS has verified is an administrator's.
+pub fn is_admin(der: &[u8]) -> bool {
+    user_of_certificate(der).is_some_and(|user| user.in_group(MASTERS))
+}
+
 /// Common name is the user, organizations are groups.
 fn user_of_certificate(der: &[u8]) -> Option<User> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;

@@ -9,7 +9,7 @@ pub mod node_token;
 pub mod pki;
 pub mod token;
 
-pub use authn::{Authenticator, BoundObjects, User};
+pub use authn::{Authenticator, BoundObjects, User, is_admin};
 pub use authz::{Attributes, NodeOwns, authorize};
 pub use node_token::NodeToken;
 pub use pki::{CertKey, ClusterKey, Pki, PkiError};

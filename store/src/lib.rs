@@ -26,6 +26,7 @@ mod raft;
 mod reads;
 mod recovery;
 mod rows;
+pub mod saved;
 mod snapshot;
 mod space;
 mod state;

@@ -56,6 +56,26 @@ impl Image {
         Ok(Some(Self { header, path: path.to_owned() }))
     }
 
+    /// Writes it anew, as standing for another position.
+    ///
+    /// # Errors
+    /// It cannot be read, or the new one not written.
+    pub fn copy(&self, applied: Applied, path: &Path) -> io::Result<()> {
+        let mut reader = BufReader::with_capacity(BUFFER, File::open(&self.path)?);
+        let header = Header { applied, ..read_header(&mut reader)? };
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut writer = BufWriter::with_capacity(BUFFER, file);
+        writer.write_all(MAGIC)?;
+        write_record(&mut writer, &codec::encode(&header)?)?;
+        while let Some(record) = read_record(&mut reader)? {
+            write_record(&mut writer, &record)?;
+        }
+        writer.write_all(&[0; 8])?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        let dir = path.parent().ok_or_else(|| damaged("a snapshot without a directory"))?;
+        File::open(dir)?.sync_all()
+    }
+
     /// Makes the machine of it.
     ///
     /// # Errors

@@ -2,8 +2,10 @@
 
 mod duties;
 mod group;
+mod store;
 
 pub use group::GroupOptions;
+pub use store::SOCKET;
 
 use super::worker::{CLUSTER_CIDR, NODE_PREFIX};
 use super::{CliError, MasterArgs};
@@ -21,6 +23,7 @@ use orchd_store::{Options, Store};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use store::StoreListeners;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +42,8 @@ pub struct MasterOptions {
     pub advertise: Ipv4Addr,
     /// None: a lone master.
     pub group: Option<GroupOptions>,
+    /// Where etcd's clients reach the store.
+    pub store_listen: Option<SocketAddr>,
 }
 
 /// A running master.
@@ -65,7 +70,7 @@ pub async fn run(args: MasterArgs) -> Result<(), CliError> {
         (None, IpAddr::V4(ip)) => ip,
         (None, IpAddr::V6(_)) => return Err(CliError::text("--listen with an IPv6 address needs --advertise-address")),
     };
-    let options = MasterOptions { data_dir: args.data_dir, listen: vec![listen], advertise, group };
+    let options = MasterOptions { data_dir: args.data_dir, listen: vec![listen], advertise, group, store_listen: args.store_listen };
     // A master of several may wait long for the others.
     let master = tokio::select! {
         started = Master::start(options) => started?,
@@ -100,6 +105,7 @@ impl Master {
         prepare_dir(dir)?;
         // Addresses first: a port in use is found out before anything else is touched.
         let listeners = Listeners::bind(&options.listen).await.map_err(|e| CliError::new("cannot serve the API", e))?;
+        let store_listeners = StoreListeners::bind(dir, options.store_listen).await?;
         let bound = listeners.addresses();
         let local = bound.first().copied().ok_or_else(|| CliError::text("no address to serve the API on"))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -125,6 +131,7 @@ impl Master {
         let verbs = Arc::new(Verbs::new(store.clone(), cache.clone(), clock.clone(), tokens.clone(), config));
         let master = Self { verbs, pki, clock, local, stop: CancellationToken::new(), store, tasks: TaskTracker::new() };
         master.serve(listeners, &cache, tokens, SocketAddr::from((options.advertise, local.port())))?;
+        master.serve_store(store_listeners)?;
         master.work(&cache, kubernetes_ip, &options);
         master.write_access(dir, &url)?;
         tracing::info!(address = %local, "the API is ready");

@@ -18,7 +18,7 @@ impl Face {
 
     pub async fn member_add(&self, request: pb::MemberAddRequest) -> Result<pb::MemberAddResponse, Status> {
         self.needs_voter()?;
-        let member = self.store.member_add("", addresses(request.peer_ur_ls)?, request.is_learner).await?;
+        let member = self.store.member_add(&request.name, addresses(request.peer_ur_ls)?, request.is_learner).await?;
         Ok(pb::MemberAddResponse { header: self.header_now(), member: Some(shown(member)), members: self.members() })
     }
 

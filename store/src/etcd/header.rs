@@ -78,10 +78,10 @@ impl Face {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => return,
             }
-            let status = self.store.status();
-            self.term.store(status.term, Ordering::Relaxed);
-            self.learner.store(status.learner, Ordering::Relaxed);
-            without = if status.leader_id == 0 { without + 1 } else { 0 };
+            let (term, leader) = self.store.term_and_leader();
+            self.term.store(term, Ordering::Relaxed);
+            self.learner.store(self.store.members().iter().any(|member| member.id == self.member_id && member.learner), Ordering::Relaxed);
+            without = if leader == 0 { without + 1 } else { 0 };
             self.led.send_if_modified(|led| std::mem::replace(led, without < LOOKS) != (without < LOOKS));
         }
     }

@@ -5,6 +5,7 @@
 //!
 //! Invariants: every answer's header carries cluster, member, revision and term; an error carries etcd's code and text.
 
+pub mod client;
 mod cluster;
 mod election;
 mod header;
