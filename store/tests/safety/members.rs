@@ -7,7 +7,7 @@ use crate::workload::{LOAD, Load, Run, judged};
 use futures::future::{BoxFuture, join_all};
 use orchd_store::clock::Clock;
 use orchd_store::transport::memory::Mesh;
-use orchd_store::{Group, Options, Store};
+use orchd_store::{Group, OpenError, Options, Store};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
@@ -63,14 +63,15 @@ enum Fault {
 
 const EVERY: [Fault; 7] = [Fault::Isolate, Fault::Replace, Fault::OneWay, Fault::MoveLeader, Fault::Partial, Fault::Jump, Fault::Restart];
 
-struct Trio {
+/// Three members and what is theirs.
+pub struct Trio {
     mesh: Mesh,
     dir: TempDir,
     clocks: [Jumping; 3],
-    stores: Vec<Store>,
+    pub stores: Vec<Store>,
 }
 
-async fn open(mesh: Mesh, dir: PathBuf, at: usize, clock: Jumping) -> Store {
+async fn try_open(mesh: Mesh, dir: PathBuf, at: usize, clock: Jumping) -> Result<Store, OpenError> {
     let name = NAMES[at];
     let group = Group {
         name: name.into(),
@@ -82,11 +83,15 @@ async fn open(mesh: Mesh, dir: PathBuf, at: usize, clock: Jumping) -> Store {
         force_new_cluster: false,
     };
     let opening = Store::open_with(Options { dir, quota_bytes: QUOTA, group: Some(group) }, Arc::new(clock));
-    tokio::time::timeout(PATIENCE, opening).await.expect("a member does not open").unwrap()
+    tokio::time::timeout(PATIENCE, opening).await.expect("a member does not open")
+}
+
+async fn open(mesh: Mesh, dir: PathBuf, at: usize, clock: Jumping) -> Store {
+    try_open(mesh, dir, at, clock).await.unwrap()
 }
 
 impl Trio {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         let (mesh, dir) = (Mesh::default(), tempfile::tempdir().unwrap());
         let clocks = NAMES.map(|_| Jumping::new());
         let path = |at: usize| dir.path().join(NAMES[at]);
@@ -94,8 +99,22 @@ impl Trio {
         Self { mesh, dir, clocks, stores }
     }
 
-    fn dir(&self, at: usize) -> PathBuf {
+    pub fn dir(&self, at: usize) -> PathBuf {
         self.dir.path().join(NAMES[at])
+    }
+
+    /// Opens a member that was closed.
+    pub async fn try_open(&self, at: usize) -> Result<Store, OpenError> {
+        try_open(self.mesh.clone(), self.dir(at), at, self.clocks[at].clone()).await
+    }
+
+    /// Has a member that was closed removed, with its files, and added anew.
+    pub async fn replace(&self, at: usize, id: u64) -> Store {
+        replaced(&self.stores[(at + 1) % 3], id, self.mesh.clone(), &self.dir(at), at, self.clocks[at].clone()).await
+    }
+
+    pub async fn close(self) {
+        join_all(self.stores.iter().map(Store::close)).await;
     }
 
     fn leader(&self) -> Option<usize> {
@@ -178,7 +197,7 @@ async fn faults(count: usize, seed: u64) {
         trio.suffer(fault, &mut run, &mut rng).await;
     }
     let history = run.finish(&trio.targets(None)).await;
-    join_all(trio.stores.iter().map(Store::close)).await;
+    trio.close().await;
     judged("members", &history);
     assert!(history.operations.len() > 20 * count, "the clients have hardly asked anything");
 }

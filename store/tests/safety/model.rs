@@ -86,7 +86,7 @@ pub fn wrote(response: &TxnResponse) -> bool {
 pub fn values(txn: &Txn) -> impl Iterator<Item = &Bytes> {
     txn.success.iter().chain(&txn.failure).filter_map(|op| match op {
         Op::Put { value, .. } => Some(value),
-        Op::Delete { .. } | Op::Range(_) | Op::Txn(_) => None,
+        Op::Delete { .. } | Op::Range(_) | Op::Txn(_) | Op::Update { .. } => None,
     })
 }
 
@@ -95,7 +95,7 @@ fn touched(txn: &Txn) -> Vec<&KeyRange> {
     let compared = txn.compare.iter().map(|compare| &compare.range);
     let ops = txn.success.iter().chain(&txn.failure).filter_map(|op| match op {
         Op::Delete { range, .. } | Op::Range(RangeRequest { range, .. }) => Some(range),
-        Op::Put { .. } | Op::Txn(_) => None,
+        Op::Put { .. } | Op::Txn(_) | Op::Update { .. } => None,
     });
     compared.chain(ops).collect()
 }

@@ -99,7 +99,7 @@ fn rerun(timeline: &Timeline, txn: &Txn, before: Revision, revision: Revision) -
     let puts = |op: &Op| match op {
         Op::Put { key, .. } => Some(KeyRange::key(key.clone())),
         Op::Delete { range, .. } | Op::Range(RangeRequest { range, .. }) => Some(range.clone()),
-        Op::Txn(_) => None,
+        Op::Txn(_) | Op::Update { .. } => None,
     };
     let ranges: Vec<KeyRange> =
         txn.compare.iter().map(|compare| compare.range.clone()).chain(txn.success.iter().chain(&txn.failure).filter_map(puts)).collect();

@@ -147,7 +147,7 @@ pub fn run(keys: &mut Keys, txn: &Txn, revision: Option<Revision>) -> Ran {
                 let found = within(keys, &request.range).map(|(key, held)| (key.clone(), held.clone())).collect();
                 ran.given.push(Given::Range { found, limit: request.limit });
             }
-            Op::Txn(_) => panic!("the checkers' workloads do not nest transactions"),
+            Op::Txn(_) | Op::Update { .. } => panic!("the checkers' workloads neither nest transactions nor update"),
         }
     }
     ran

@@ -3,7 +3,7 @@
 //! The protocol between the two is the plainest: frames of a length and a bincode record, one question at a time on a
 //! connection; a watch takes a connection for itself.
 
-use crate::history::{Answer, Request};
+use crate::history::{Answer, Request, Seen};
 use bytes::Bytes;
 use orchd_store::{KeyRange, KeyValue, Revision, Store, StoreError, WatchBatch, WatchEvent, Watcher};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -14,6 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Bytes of a frame that is believed.
 const FRAME: u32 = 64 << 20;
+/// Revisions between two bookmarks.
+const BOOKMARK: Revision = 8;
 
 #[derive(Serialize, Deserialize)]
 enum Ask {
@@ -33,6 +35,7 @@ enum Tell {
     /// The watch stands; the store's revision just after.
     Opened(Revision),
     Batch(Revision, Vec<Event>),
+    Bookmark(Revision),
     Ended(StoreError),
     Leads(bool),
 }
@@ -104,18 +107,46 @@ async fn serve_one(store: Store, mut stream: UnixStream) -> io::Result<()> {
     }
 }
 
-async fn serve_watch(store: &Store, mut watcher: Watcher, mut stream: UnixStream) -> io::Result<()> {
+async fn serve_watch(store: &Store, watcher: Watcher, mut stream: UnixStream) -> io::Result<()> {
     send(&mut stream, &Tell::Opened(store.revision())).await?;
+    let mut live = Live::new(watcher);
     loop {
-        match watcher.next().await {
-            Ok(batch) => {
+        match live.next().await {
+            Ok(Seen::Batch(batch)) => {
                 let events = batch.events.iter().map(|event| match event.clone() {
                     WatchEvent::Put { kv, prev } => Event { key: kv.key.clone(), kv: Some(kv), prev },
                     WatchEvent::Delete { key, prev, .. } => Event { key, kv: None, prev },
                 });
                 send(&mut stream, &Tell::Batch(batch.revision, events.collect())).await?;
             }
+            Ok(Seen::Bookmark(revision)) => send(&mut stream, &Tell::Bookmark(revision)).await?,
             Err(error) => return send(&mut stream, &Tell::Ended(error)).await,
+        }
+    }
+}
+
+/// A watcher that asks now and then how far it has come.
+pub struct Live {
+    watcher: Watcher,
+    dispatched: tokio::sync::watch::Receiver<Revision>,
+    marked: Revision,
+}
+
+impl Live {
+    fn new(watcher: Watcher) -> Self {
+        Self { dispatched: watcher.dispatched(), watcher, marked: 0 }
+    }
+
+    async fn next(&mut self) -> Result<Seen, StoreError> {
+        loop {
+            if let Some(revision) = self.watcher.synced().filter(|revision| *revision >= self.marked + BOOKMARK) {
+                self.marked = revision;
+                return Ok(Seen::Bookmark(revision));
+            }
+            tokio::select! {
+                batch = self.watcher.next() => return batch.map(Seen::Batch),
+                changed = self.dispatched.changed() => changed.map_err(|_| StoreError::Closed)?,
+            }
         }
     }
 }
@@ -163,14 +194,14 @@ impl Target {
     /// A watch, and the revision just after it was opened. None: nobody is there.
     pub async fn watch(&self, range: KeyRange, start: Revision) -> Option<Result<(Watching, Revision), StoreError>> {
         match self {
-            Self::Here(store) => Some(store.watch(range, start).map(|watcher| (Watching::Here(watcher), store.revision()))),
+            Self::Here(store) => Some(store.watch(range, start).map(|watcher| (Watching::Here(Live::new(watcher)), store.revision()))),
             Self::Socket(path) => {
                 let mut stream = connected(path).await?;
                 send(&mut stream, &Ask::Watch { range, start }).await.ok()?;
                 match receive(&mut stream).await.ok()? {
                     Tell::Opened(revision) => Some(Ok((Watching::Socket(stream), revision))),
                     Tell::Ended(error) => Some(Err(error)),
-                    Tell::Answered(_) | Tell::Batch(..) | Tell::Leads(_) => None,
+                    _ => None,
                 }
             }
         }
@@ -207,24 +238,25 @@ impl Connection {
 }
 
 pub enum Watching {
-    Here(Watcher),
+    Here(Live),
     Socket(UnixStream),
 }
 
 impl Watching {
     /// # Errors
     /// The watch's; `Closed` if the way is cut.
-    pub async fn next(&mut self) -> Result<WatchBatch, StoreError> {
+    pub async fn next(&mut self) -> Result<Seen, StoreError> {
         match self {
-            Self::Here(watcher) => watcher.next().await,
+            Self::Here(live) => live.next().await,
             Self::Socket(stream) => match receive(stream).await {
                 Ok(Tell::Batch(revision, events)) => {
                     let events = events.into_iter().map(|event| match event.kv {
                         Some(kv) => WatchEvent::Put { kv, prev: event.prev },
                         None => WatchEvent::Delete { key: event.key, mod_revision: revision, prev: event.prev },
                     });
-                    Ok(WatchBatch { revision, events: events.collect() })
+                    Ok(Seen::Batch(WatchBatch { revision, events: events.collect() }))
                 }
+                Ok(Tell::Bookmark(revision)) => Ok(Seen::Bookmark(revision)),
                 Ok(Tell::Ended(error)) => Err(error),
                 Ok(Tell::Answered(_) | Tell::Opened(_) | Tell::Leads(_)) | Err(_) => Err(StoreError::Closed),
             },

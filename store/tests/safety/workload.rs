@@ -4,7 +4,7 @@ use crate::checks::judge;
 use crate::history::{Answer, History, Outcome, Recorder, Request, Seen, WatchEnd, WatchRecord, outcome};
 use crate::requests::Asker;
 use crate::target::{Connection, Target};
-use orchd_store::{KeyRange, RangeRequest, Revision, StoreError};
+use orchd_store::{KeyRange, RangeRequest, Revision, StoreError, WatchBatch};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::future::Future;
@@ -128,10 +128,12 @@ async fn witness(target: Target, seen: Arc<AtomicI64>, recorder: Recorder, last:
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match next {
-            Ok(batch) => {
-                let revision = batch.revision;
-                seen.fetch_max(revision, Ordering::SeqCst);
-                record.seen.push(Seen::Batch(batch));
+            Ok(what) => {
+                let (Seen::Batch(WatchBatch { revision, .. }) | Seen::Bookmark(revision)) = what;
+                if matches!(what, Seen::Batch(_)) {
+                    seen.fetch_max(revision, Ordering::SeqCst);
+                }
+                record.seen.push(what);
                 if last > 0 && revision >= last {
                     break;
                 }
@@ -167,7 +169,7 @@ async fn look_on(target: Target, mut rng: StdRng, witnessed: Arc<AtomicI64>, rec
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match next {
-                Ok(batch) => record.seen.push(Seen::Batch(batch)),
+                Ok(what) => record.seen.push(what),
                 Err(StoreError::Closed) => break,
                 Err(error) => {
                     record.end = WatchEnd::Cancelled(error);

@@ -236,6 +236,11 @@ impl Medium {
         }
     }
 
+    /// Whether there is something at a path, by its last look.
+    pub fn holds(&self, path: &[&str]) -> bool {
+        path.iter().try_fold(ROOT, |at, name| self.lookup(at, name.as_ref())).is_some()
+    }
+
     /// The disk as it is when the power comes back.
     pub fn cut(&self, rng: &mut StdRng) -> Self {
         let mut left = Self { nodes: HashMap::new(), next: self.next, ignores_sync_of: self.ignores_sync_of, free: self.free, dead: false };
