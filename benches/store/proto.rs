@@ -8,6 +8,7 @@ pub const COMPACT: &str = "/etcdserverpb.KV/Compact";
 pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 pub const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 pub fn varint(out: &mut Vec<u8>, mut value: u64) {

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod election;
+mod gather;
 mod header;
 mod http;
 mod kv;
