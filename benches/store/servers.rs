@@ -228,6 +228,9 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:?}: {}", self.side, logs(&self.dir));
+        }
         for member in &mut self.members {
             if let Err(error) = member.child.kill().and_then(|()| member.child.wait()) {
                 eprintln!("{}: {error}", self.side.name());
