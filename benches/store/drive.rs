@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// One call in so many may fail, or each client's once, before the figures mean nothing.
+const MOST_FAILED: usize = 100;
+
 /// Given to the generator's process as `key=value` words.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -90,6 +93,8 @@ struct Clients {
     running: usize,
     latencies: Histogram,
     done: usize,
+    /// Calls that had no answer but an error, as when there is no leader for a moment; their clients go on.
+    failed: usize,
     request: Vec<u8>,
 }
 
@@ -104,6 +109,7 @@ impl Clients {
             running: 0,
             latencies: Histogram::default(),
             done: 0,
+            failed: 0,
             request: Vec::new(),
         };
         for at in 0..clients.clients.len() {
@@ -147,7 +153,9 @@ impl Clients {
                 }
             }
             Event::End { caller, clean } => {
-                assert!(clean && self.clients[caller].answered && !self.load.streams(), "client {caller}: a call failed");
+                let failed = !clean || !self.clients[caller].answered || self.load.streams();
+                self.failed += usize::from(failed);
+                self.clients[caller].stream = None;
                 self.ask(caller, Some(connection));
             }
         }
@@ -167,6 +175,7 @@ impl Clients {
 /// What a span of the load came to.
 struct Window {
     done: usize,
+    failed: usize,
     span_s: f64,
     latencies: Histogram,
     server_cpu_s: f64,
@@ -187,13 +196,14 @@ impl Window {
 
     fn of(clients: &mut Clients, ask: &Ask, began: Instant, act: impl FnOnce(&mut Clients)) -> Self {
         clients.latencies = Histogram::default();
-        clients.done = 0;
+        (clients.done, clients.failed) = (0, 0);
         let own = [std::process::id()];
         let mut syncs = usage::Syncs::attach(&ask.pids);
         let (cpu, own_cpu) = (usage::cpu_seconds(&ask.pids), usage::cpu_seconds(&own));
         act(clients);
         Self {
             done: clients.done,
+            failed: clients.failed,
             span_s: began.elapsed().as_secs_f64(),
             latencies: std::mem::take(&mut clients.latencies),
             server_cpu_s: usage::cpu_seconds(&ask.pids) - cpu,
@@ -204,6 +214,11 @@ impl Window {
 
     fn print(&self, ask: &Ask) {
         assert!(self.latencies.total() > 0, "nothing was answered");
+        let most = self.done / MOST_FAILED;
+        assert!(self.failed <= most.max(ask.clients), "{} calls of {} failed", self.failed, self.done);
+        if self.failed > 0 {
+            figure("failed", self.failed as f64, "count");
+        }
         let per_thousand_ms = |cpu_s: f64| cpu_s * 1e6 / self.done as f64;
         figure("rate", self.done as f64 / self.span_s, "per_second");
         figure("p50", self.latencies.percentile_ms(0.5), "ms");

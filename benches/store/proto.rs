@@ -8,6 +8,7 @@ pub const COMPACT: &str = "/etcdserverpb.KV/Compact";
 pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 pub const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 pub fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -114,7 +115,7 @@ pub fn success_put(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     bytes(out, 2, &op);
 }
 
-/// `mod_revision(key) == revision`, and then the put.
+/// `mod_revision(key) == revision`, and then the put, else a get; as kube-apiserver asks.
 pub fn compare_and_put(out: &mut Vec<u8>, key: &[u8], revision: i64, value: &[u8]) {
     const MOD: i64 = 2;
     let mut compare = Vec::with_capacity(key.len() + 16);
@@ -123,6 +124,10 @@ pub fn compare_and_put(out: &mut Vec<u8>, key: &[u8], revision: i64, value: &[u8
     int(&mut compare, 6, revision);
     bytes(out, 1, &compare);
     success_put(out, key, value);
+    let (mut get, mut op) = (Vec::new(), Vec::new());
+    range(&mut get, key, None, 0);
+    bytes(&mut op, 1, &get);
+    bytes(out, 3, &op);
 }
 
 /// Asks for a watch on every key that begins with `prefix`.

@@ -49,6 +49,7 @@ impl Native {
 /// One member: `NAME DIR CLIENT PEER NAME=PEER,… QUOTA`.
 pub async fn serve(args: &[String]) {
     let [name, dir, client, peer, cluster, quota] = args else { panic!("--serve-store NAME DIR CLIENT PEER CLUSTER QUOTA") };
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).with_ansi(false).init();
     let peers: Vec<(String, String)> =
         cluster.split(',').filter_map(|member| member.split_once('=')).map(|(name, at)| (name.to_owned(), at.to_owned())).collect();
     let group = match peers.len() {

@@ -159,8 +159,19 @@ impl Servers {
         }
     }
 
-    pub fn endpoints(&self) -> Vec<SocketAddr> {
-        self.members.iter().map(|member| member.client).collect()
+    /// Where clients reach the members; the leader first.
+    fn endpoints(&self) -> Vec<SocketAddr> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let leads = |endpoint: SocketAddr| {
+            let status = call(endpoint, proto::STATUS, &[], LIMIT).expect("a member tells its status").remove(0);
+            let member = proto::field_bytes(&status, 1).and_then(|header| proto::field_int(header, 2));
+            member == proto::field_int(&status, 4)
+        };
+        let mut endpoints: Vec<SocketAddr> = self.members.iter().map(|member| member.client).collect();
+        if self.side != Side::Stub {
+            endpoints.sort_by_key(|endpoint| !leads(*endpoint));
+        }
+        endpoints
     }
 
     pub fn pids(&self) -> Vec<u32> {
@@ -217,6 +228,9 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:?}: {}", self.side, logs(&self.dir));
+        }
         for member in &mut self.members {
             if let Err(error) = member.child.kill().and_then(|()| member.child.wait()) {
                 eprintln!("{}: {error}", self.side.name());

@@ -8,6 +8,7 @@
 pub mod client;
 mod cluster;
 mod election;
+mod gather;
 mod header;
 mod http;
 mod kv;

@@ -3,6 +3,7 @@
 //! Bounds: connections, time for a handshake and for a first byte, streams and windows of a connection. A peer that does not
 //! answer pings is cut off, and with it what waits to be sent to it.
 
+use super::gather::Gathering;
 use super::{Face, routes};
 use crate::handle::Store;
 use hyper::service::service_fn;
@@ -206,7 +207,7 @@ impl Server {
             let face = face.clone();
             async move { Ok::<_, Infallible>(routes::answer(face, request).await) }
         });
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(self.http.serve_connection(Gathering::new(TokioIo::new(stream)), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.stop.cancelled() => {
