@@ -1,6 +1,6 @@
 //! A full disk under the store: writes are refused and say so, reads go on, and all is well once there is space.
 
-use crate::support::{Cluster, Dir, eventually, kubectls, root, stderr};
+use crate::support::{Cluster, Dir, Place, eventually, kubectls, root, stderr};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::io::Write;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Unmodified kubectl, of two versions: what its users do all day.
 
-use crate::support::{Cluster, eventually, kubectls, root, stderr, stdout};
+use crate::support::{AtMaster, Cluster, Lab, Place, eventually, kubectls, root, stderr, stdout};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,13 +16,13 @@ pub fn raw(cluster: &Cluster, path: &str) -> String {
 
 /// One version of kubectl, in a namespace of its own.
 pub struct Kubectl<'a> {
-    pub cluster: &'a Cluster,
+    pub cluster: &'a dyn Place,
     pub program: PathBuf,
     pub namespace: String,
 }
 
 impl<'a> Kubectl<'a> {
-    pub fn new(cluster: &'a Cluster, program: &Path, namespace: &str) -> Self {
+    pub fn new(cluster: &'a dyn Place, program: &Path, namespace: &str) -> Self {
         let this = Self { cluster, program: program.to_owned(), namespace: namespace.to_owned() };
         this.run(&["create", "namespace", namespace]);
         this
@@ -50,8 +50,8 @@ impl<'a> Kubectl<'a> {
 
     /// Runs it with a manifest as its input.
     pub fn with_input(&self, args: &[&str], input: &str) -> String {
-        let mut command = self.cluster.inside(&self.program);
-        command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).args(self.args(args)).env("HOME", &self.cluster.dir.0);
+        let mut command = self.cluster.command(&self.program);
+        command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).args(self.args(args)).env("HOME", self.cluster.home());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -97,10 +97,20 @@ fn with_each(test: &str, work: impl Fn(&Kubectl<'_>)) {
     }
     let cluster = Cluster::start(&format!("kubectl-{}", test.len()));
     for (at, program) in programs.iter().enumerate() {
-        let kubectl = Kubectl::new(&cluster, program, &format!("ns{at}"));
-        work(&kubectl);
-        kubectl.run(&["delete", "namespace", &kubectl.namespace, "--wait=true", "--timeout=60s"]);
+        with_one(&cluster, program, at, &work);
     }
+    drop(cluster);
+    // The same against three masters, each version at another one.
+    let lab = Lab::start(&format!("kubectl-lab-{}", test.len()), 3, 2);
+    for (at, program) in programs.iter().enumerate() {
+        with_one(&AtMaster::new(&lab, &format!("m{}", at % 3 + 1)), program, at, &work);
+    }
+}
+
+fn with_one(place: &dyn Place, program: &Path, at: usize, work: impl Fn(&Kubectl<'_>)) {
+    let kubectl = Kubectl::new(place, program, &format!("ns{at}"));
+    work(&kubectl);
+    kubectl.run(&["delete", "namespace", &kubectl.namespace, "--wait=true", "--timeout=60s"]);
 }
 
 #[test]
@@ -131,9 +141,9 @@ fn objects_are_made_shown_and_changed() {
 }
 
 fn edit(k: &Kubectl<'_>) {
-    let mut command = k.cluster.inside(&k.program);
+    let mut command = k.cluster.command(&k.program);
     command.arg("--kubeconfig").arg(k.cluster.kubeconfig()).args(["-n", &k.namespace, "edit", "cm", "settings"]);
-    let output = command.env("KUBE_EDITOR", "sed -i s/hello/edited/").env("HOME", &k.cluster.dir.0).output().unwrap();
+    let output = command.env("KUBE_EDITOR", "sed -i s/hello/edited/").env("HOME", k.cluster.home()).output().unwrap();
     assert!(output.status.success(), "edit: {}{}", stdout(&output), stderr(&output));
     k.holds(&["get", "cm", "settings", "-o", "jsonpath={.metadata.annotations.note}"], &["edited"]);
 }
@@ -171,8 +181,8 @@ fn deployments_are_rolled_out_and_back() {
 }
 
 fn diff(k: &Kubectl<'_>) {
-    let mut command = k.cluster.inside(&k.program);
-    command.arg("--kubeconfig").arg(k.cluster.kubeconfig()).args(["-n", &k.namespace, "diff", "-f", "-"]).env("HOME", &k.cluster.dir.0);
+    let mut command = k.cluster.command(&k.program);
+    command.arg("--kubeconfig").arg(k.cluster.kubeconfig()).args(["-n", &k.namespace, "diff", "-f", "-"]).env("HOME", k.cluster.home());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(deployment(5, "1").as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -212,18 +222,24 @@ fn terminal(k: &Kubectl<'_>) {
         k.cluster.kubeconfig().display(),
         k.namespace
     );
-    let output =
-        k.cluster.inside("script").args(["-qec", &line, "/dev/null"]).env("HOME", &k.cluster.dir.0).stdin(Stdio::null()).output().unwrap();
+    let output = k
+        .cluster
+        .command(Path::new("script"))
+        .args(["-qec", &line, "/dev/null"])
+        .env("HOME", k.cluster.home())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     assert!(stdout(&output).contains("on a terminal\r\n"), "{}{}", stdout(&output), stderr(&output));
 }
 
 /// `logs -f` and `get -w` end when what they follow is gone or has enough.
 fn follow(k: &Kubectl<'_>) {
-    let mut command = k.cluster.inside(&k.program);
-    command.arg("--kubeconfig").arg(k.cluster.kubeconfig()).args(["-n", &k.namespace, "logs", "-f", "web"]).env("HOME", &k.cluster.dir.0);
+    let mut command = k.cluster.command(&k.program);
+    command.arg("--kubeconfig").arg(k.cluster.kubeconfig()).args(["-n", &k.namespace, "logs", "-f", "web"]).env("HOME", k.cluster.home());
     let logs = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut command = k.cluster.inside(&k.program);
-    command.arg("--kubeconfig").arg(k.cluster.kubeconfig()).args(["-n", &k.namespace, "get", "pods", "-w"]).env("HOME", &k.cluster.dir.0);
+    let mut command = k.cluster.command(&k.program);
+    command.arg("--kubeconfig").arg(k.cluster.kubeconfig()).args(["-n", &k.namespace, "get", "pods", "-w"]).env("HOME", k.cluster.home());
     let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
     assert!(lines.next().unwrap().unwrap().starts_with("NAME"));

@@ -140,12 +140,6 @@ impl Cluster {
         child.wait().unwrap();
     }
 
-    pub fn kubectl(&self, program: &Path, args: &[&str]) -> Output {
-        let mut command = self.inside(program);
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).env("HOME", &self.dir.0).env("KUBECTL_KYAML", "false");
-        command.stdin(Stdio::null()).output().unwrap()
-    }
-
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.0.join("orchd.log")).unwrap_or_default()
     }
@@ -172,6 +166,63 @@ impl Drop for Cluster {
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("orchd's log ends:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
         }
+    }
+}
+
+/// Where kubectl runs, and what it speaks to.
+pub trait Place {
+    /// A command that will run where the cluster can be reached.
+    fn command(&self, program: &Path) -> Command;
+    fn kubeconfig(&self) -> PathBuf;
+    /// kubectl's home directory.
+    fn home(&self) -> &Path;
+
+    fn kubectl(&self, program: &Path, args: &[&str]) -> Output {
+        let mut command = self.command(program);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).env("HOME", self.home()).env("KUBECTL_KYAML", "false");
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+impl Place for Cluster {
+    fn command(&self, program: &Path) -> Command {
+        self.inside(program)
+    }
+    fn kubeconfig(&self) -> PathBuf {
+        Self::kubeconfig(self)
+    }
+    fn home(&self) -> &Path {
+        &self.dir.0
+    }
+}
+
+/// One of a lab's masters, from its client's host.
+pub struct AtMaster<'a> {
+    lab: &'a Lab,
+    home: Dir,
+}
+
+impl<'a> AtMaster<'a> {
+    pub fn new(lab: &'a Lab, master: &str) -> Self {
+        let home = Dir::new("kubectl");
+        let config = std::fs::read_to_string(lab.dir.join("kubeconfig")).unwrap();
+        let own = config.replace("current-context: m1", &format!("current-context: {master}"));
+        std::fs::write(home.0.join("kubeconfig"), own).unwrap();
+        Self { lab, home }
+    }
+}
+
+impl Place for AtMaster<'_> {
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(ORCHD);
+        command.args(["lab", "--dir"]).arg(&self.lab.dir).args(["exec", "client", "--"]).arg(program);
+        command
+    }
+    fn kubeconfig(&self) -> PathBuf {
+        self.home.0.join("kubeconfig")
+    }
+    fn home(&self) -> &Path {
+        &self.home.0
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod body;
+mod contact;
 mod fixed;
 mod path;
 mod pipeline;
@@ -14,6 +15,8 @@ mod resources;
 mod tests;
 mod watch;
 mod yaml;
+
+pub use contact::Contact;
 
 use super::streams::tunnel::Nodes;
 use super::verbs::{Present, Verbs};
@@ -81,6 +84,8 @@ pub struct ServerOptions {
     pub clock: Arc<dyn Clock>,
     /// `host:port` that discovery gives as the server's address.
     pub advertise: String,
+    /// Whether watches have anything to tell.
+    pub contact: Arc<Contact>,
     /// What must hold before requests are welcome. Asked at each `/readyz`: it must not wait.
     pub ready: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
 }

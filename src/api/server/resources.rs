@@ -145,10 +145,11 @@ impl Call<'_> {
             None => Duration::from_secs(rand::random_range(WATCH_SECONDS..2 * WATCH_SECONDS)),
         };
         let options = &self.shared.options;
+        let end = options.contact.token()?;
         let events = options.verbs.watch(target, self.query.watch()?).await?;
         let frames = Frames::new(target.resource, form.shown(), options.clock.clone());
         let mut response = answer::plain(StatusCode::OK, "application/json", Bytes::new());
-        *response.body_mut() = Body::new(WatchBody::new(events, frames, lasts, self.shared.stop.clone()));
+        *response.body_mut() = Body::new(WatchBody::new(events, frames, lasts, end));
         Ok(response)
     }
 

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 struct Running {
     address: SocketAddr,
     pki: Arc<Pki>,
+    contact: Arc<Contact>,
     stop: CancellationToken,
     dir: tempfile::TempDir,
 }
@@ -36,7 +37,10 @@ impl Running {
         let verbs = Arc::new(Verbs::new(store, cache.clone(), clock.clone(), tokens.clone(), crate::api::verbs::Config::default()));
         let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
         let address = listeners.addresses()[0];
+        let stop = CancellationToken::new();
+        let contact = Arc::new(Contact::new(&stop));
         let options = ServerOptions {
+            contact: contact.clone(),
             verbs,
             feed: cache,
             authenticator: Authenticator::new(tokens.clone()).with_bootstrap(&pki.cluster_key().bootstrap_secret),
@@ -48,9 +52,8 @@ impl Running {
             advertise: address.to_string(),
             ready: Arc::new(|| vec![Check { name: "etcd", failure: None }]),
         };
-        let stop = CancellationToken::new();
         tokio::spawn(listeners.serve(options, stop.clone()));
-        let running = Self { address, pki, stop, dir };
+        let running = Self { address, pki, contact, stop, dir };
         running.made("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
         running.made("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         running
@@ -93,6 +96,41 @@ impl Running {
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_join_with_the_token_and_renew_for_themselves() {
+    use crate::security::node_token::{CERTIFICATE_PATH, certificate_request};
+    let server = Running::start().await;
+    let token = format!("Bearer {}", server.pki.node_token().unwrap().token);
+    let (request, key_pem) = certificate_request("n1").unwrap();
+    let ask = async |identity: Option<&CertKey>, headers: &[(&str, &str)], request: &str| {
+        let response = server.send(identity, "POST", CERTIFICATE_PATH, headers, request.to_owned()).await;
+        let status = response.status().as_u16();
+        (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    };
+    assert_eq!(ask(None, &[], &request).await.0, 403);
+    assert_eq!(ask(None, &[("authorization", "Bearer abcdef.0123")], &request).await.0, 401);
+    let (status, cert_pem) = ask(None, &[("authorization", &token)], &request).await;
+    assert_eq!(status, 200, "{cert_pem}");
+    let node = CertKey { cert_pem, key_pem };
+    assert_eq!(server.send(Some(&node), "GET", "/api/v1/nodes", &[], "").await.status(), 200);
+    assert_eq!(ask(Some(&node), &[], &certificate_request("n1").unwrap().0).await.0, 200);
+    assert_eq!(ask(Some(&node), &[], &certificate_request("n2").unwrap().0).await.0, 400);
+    // The token is good for joining and for nothing else.
+    assert_eq!(server.send(None, "GET", "/api/v1/nodes", &[("authorization", &token)], "").await.status(), 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_without_the_others_ends_its_watches() {
+    let server = Running::start().await;
+    let watch = format!("{MAPS}?watch=true&resourceVersion=1");
+    let mut open = server.send(Some(&server.admin()), "GET", &watch, &[], "").await.into_body();
+    server.contact.set(false);
+    while open.frame().await.is_some() {}
+    assert_eq!(server.json("GET", &watch, &[], "").await.0, 503);
+    server.contact.set(true);
+    assert_eq!(server.send(Some(&server.admin()), "GET", &watch, &[], "").await.status(), 200);
 }
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

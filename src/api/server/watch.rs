@@ -92,7 +92,7 @@ fn frame(out: &mut BytesMut, kind: &str, object: &[u8]) {
     out.put_slice(b"}\n");
 }
 
-/// Ends when the events do, at its deadline, or when the server stops.
+/// Ends when the events do, at its deadline, or when the server stops or has lost the other masters.
 pub struct WatchBody {
     events: mpsc::Receiver<Result<Watched, Status>>,
     frames: Frames,

@@ -10,7 +10,7 @@ pub use store::SOCKET;
 use super::worker::{CLUSTER_CIDR, NODE_PREFIX};
 use super::{CliError, MasterArgs};
 use crate::api::local::LocalClient;
-use crate::api::server::{Check, Listeners, ServerOptions};
+use crate::api::server::{Check, Contact, Listeners, ServerOptions};
 use crate::api::streams::tunnel::Nodes;
 use crate::api::verbs::{Config, Verbs};
 use crate::client::Client;
@@ -23,6 +23,7 @@ use orchd_store::{Options, Store};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use store::StoreListeners;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,9 @@ use tokio_util::task::TaskTracker;
 pub const API_PORT: u16 = 6443;
 /// The most bytes that the store may take.
 const STORE_QUOTA_BYTES: u64 = 8 << 30;
+/// How often a master asks the others whether it is still one of them, and how long it waits for the answer.
+const CONTACT_EVERY: Duration = Duration::from_secs(1);
+const CONTACT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Version of the data dir's layout.
 const FORMAT: &str = "2\n";
 
@@ -140,7 +144,12 @@ impl Master {
 
     fn serve(&self, listeners: Listeners, cache: &Arc<Cache>, tokens: Arc<Tokens>, advertise: SocketAddr) -> Result<(), CliError> {
         let store = self.store.clone();
+        let contact = Arc::new(Contact::new(&self.stop));
+        self.tasks.spawn(keep_contact(self.store.clone(), contact.clone(), self.stop.clone()));
+        let known = contact.clone();
+        let store_check = move || store.serves().err().map(|e| e.to_string()).or_else(|| known.lost());
         let options = ServerOptions {
+            contact,
             verbs: self.verbs.clone(),
             feed: cache.clone(),
             authenticator: Authenticator::new(tokens.clone()).with_bootstrap(&self.pki.cluster_key().bootstrap_secret),
@@ -150,7 +159,7 @@ impl Master {
             nodes: Nodes::default(),
             clock: self.clock.clone(),
             advertise: advertise.to_string(),
-            ready: Arc::new(move || vec![Check { name: "store", failure: store.serves().err().map(|e| e.to_string()) }]),
+            ready: Arc::new(move || vec![Check { name: "store", failure: store_check() }]),
         };
         self.tasks.spawn(listeners.serve(options, self.stop.clone()));
         Ok(())
@@ -202,6 +211,21 @@ impl Master {
         self.tasks.close();
         self.tasks.wait().await;
         self.store.close().await;
+    }
+}
+
+/// Finds out again and again whether a majority of the masters can be asked, until `stop`.
+async fn keep_contact(store: Store, contact: Arc<Contact>, stop: CancellationToken) {
+    let asking = async {
+        loop {
+            let answer = tokio::time::timeout(CONTACT_TIMEOUT, store.read_barrier()).await;
+            contact.set(answer.is_ok_and(|reached| reached.is_ok()));
+            tokio::time::sleep(CONTACT_EVERY).await;
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = stop.cancelled() => {}
     }
 }
 

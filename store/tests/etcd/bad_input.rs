@@ -157,7 +157,9 @@ async fn who_does_not_read_is_not_buffered_for() {
             loop {
                 match stream.message().await.unwrap().unwrap() {
                     answer if answer.canceled => return assert!(answer.compact_revision > 0),
-                    answer if answer.events.iter().any(|event| event.kv.as_ref().unwrap().mod_revision == served.store.revision()) => return,
+                    answer if answer.events.iter().any(|event| event.kv.as_ref().unwrap().mod_revision == served.store.revision()) => {
+                        return;
+                    }
                     _ => {}
                 }
             }

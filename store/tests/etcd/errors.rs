@@ -97,7 +97,10 @@ async fn txns(kv: &mut pb::kv_client::KvClient<Connection>) -> Vec<Refusal> {
     for (name, request) in cases {
         seen.push((name, outcome(kv.txn(request).await)));
     }
-    seen.push(("of what was refused nothing is there", (kv.range(get("fine")).await.unwrap().into_inner().count > 0).then(|| (Code::Ok, String::new()))));
+    seen.push((
+        "of what was refused nothing is there",
+        (kv.range(get("fine")).await.unwrap().into_inner().count > 0).then(|| (Code::Ok, String::new())),
+    ));
     seen
 }
 
