@@ -9,12 +9,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 
 const DIR: &str = "ORCHD_SAFETY_CHILD_DIR";
 const SOCKET: &str = "ORCHD_SAFETY_CHILD_SOCKET";
 /// Name in a group of three; without it, the store is alone.
 const NAME: &str = "ORCHD_SAFETY_CHILD_NAME";
+
+/// How long opening may take.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub const NAMES: [&str; 3] = ["m1", "m2", "m3"];
 
@@ -57,7 +61,12 @@ fn group(name: String, socket: &Path) -> Group {
 async fn serves_until_killed() {
     let (Ok(dir), Ok(socket)) = (std::env::var(DIR), std::env::var(SOCKET)) else { return };
     let group = std::env::var(NAME).ok().map(|name| group(name, socket.as_ref()));
-    match Store::open(Options { dir: dir.into(), quota_bytes: 0, group }).await {
+    let opening = Store::open(Options { dir: dir.into(), quota_bytes: 0, group });
+    let Ok(opened) = tokio::time::timeout(PATIENCE, opening).await else {
+        println!("\nREFUSES it does not open in time");
+        return;
+    };
+    match opened {
         Ok(store) => {
             let listener = UnixListener::bind(socket).unwrap();
             println!("\nSERVES");
