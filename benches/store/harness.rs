@@ -145,12 +145,14 @@ impl Harness {
             let mut servers = Servers::start(side, 1, 0);
             let ask = Ask { keys: self.size.million, value_bytes: 1024, ..self.ask("fill", 1, 1) };
             self.fill(&servers, &ask);
+            servers.rest();
             let name = side.name();
             self.rounds.add(&format!("{name}_million_pss"), servers.pss_mib(), "MiB");
             self.rounds.add(&format!("{name}_million_anonymous"), anonymous_mib(&servers.pids()), "MiB");
             self.rounds.add(&format!("{name}_million_peak"), peak_mib(&servers.pids()), "MiB");
             for _ in 0..RESTARTS {
                 let took = servers.restart();
+                servers.rest();
                 self.rounds.add(&format!("{name}_million_restart"), took.as_secs_f64(), "s");
             }
             self.rounds.add(&format!("{name}_million_restarted_pss"), servers.pss_mib(), "MiB");

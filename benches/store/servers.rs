@@ -3,6 +3,7 @@
 use super::pool::call;
 use super::proto;
 use super::serve::{DONE, Native};
+use super::usage::cpu_seconds;
 use crate::figures::{Rounds, pss_mib};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -181,6 +182,23 @@ impl Servers {
     /// Proportional set size of all members, MiB.
     pub fn pss_mib(&self) -> f64 {
         pss_mib(&self.pids().iter().map(|pid| *pid as i32).collect::<Vec<_>>())
+    }
+
+    /// Waits until the servers have done what their load left to be done: they use next to no CPU. Not for ever.
+    pub fn rest(&self) {
+        const MOST: Duration = Duration::from_secs(60);
+        const LOOK: Duration = Duration::from_secs(1);
+        const QUIET_S: f64 = 0.1;
+        let began = Instant::now();
+        let mut before = cpu_seconds(&self.pids());
+        while began.elapsed() < MOST {
+            std::thread::sleep(LOOK);
+            let now = cpu_seconds(&self.pids());
+            if now - before < QUIET_S {
+                break;
+            }
+            before = now;
+        }
     }
 
     fn kill(&mut self) {
