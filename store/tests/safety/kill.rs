@@ -37,7 +37,7 @@ async fn killed_often(rounds: usize, seed: u64) {
         .await;
     }
     let process = start(dir.path(), rounds, None).await;
-    let history = run.finish(&[process.target.clone()]).await;
+    let history = run.finish(std::slice::from_ref(&process.target)).await;
     judged("kill", &history);
     assert!(history.operations.len() > 20 * rounds, "the clients have hardly asked anything");
 }

@@ -112,7 +112,8 @@ impl Cuts {
     }
 
     async fn under_load(&mut self, mut process: Process, mounted: &Mounted) -> Medium {
-        let target = process.target.clone();
+        let process_target = process.target.clone();
+        let target = &process_target;
         let rng = &mut self.rng;
         let (load, closing) = (rng.random_range(0..1400), rng.random_ratio(1, 4));
         let wait = rng.random_range(0..120);
@@ -127,7 +128,7 @@ impl Cuts {
             process.kill();
             left
         };
-        self.run.round(&[target.clone()], until).await
+        self.run.round(std::slice::from_ref(&process_target), until).await
     }
 
     /// Cuts `count` times, and returns what the clients saw.
@@ -140,7 +141,7 @@ impl Cuts {
         }
         let (mounted, disk) = self.mount(medium);
         let history = match start(&disk, self.dir.join("last")).await {
-            Ok(process) => Ok(self.run.finish(&[process.target.clone()]).await),
+            Ok(process) => Ok(self.run.finish(std::slice::from_ref(&process.target)).await),
             Err(error) => Err(format!("after the last cut it does not start: {error}")),
         };
         mounted.unmount();

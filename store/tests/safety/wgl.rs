@@ -110,7 +110,7 @@ impl Events {
     fn concurrent(&self) -> Vec<usize> {
         let mut found = Vec::new();
         let mut event = self.next[self.head];
-        while event != self.head && event % 2 == 0 {
+        while event != self.head && event.is_multiple_of(2) {
             found.push(event / 2);
             event = self.next[event];
         }
@@ -134,7 +134,7 @@ fn hash_of(value: &impl Hash) -> u128 {
         value.hash(&mut hasher);
         u128::from(hasher.finish())
     };
-    half(0x6f72) << 64 | half(0x6368_64)
+    half(1) << 64 | half(2)
 }
 
 /// Judges a history.

@@ -6,6 +6,7 @@
 //! changes up to any one of them (a file system's journal keeps its order; but one directory may be ahead of another). A
 //! file's sync brings its data and length, not its name; a directory's brings its names, not what is in the files.
 
+use fuser::Errno;
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, HashMap};
@@ -220,20 +221,19 @@ impl Medium {
         Some(())
     }
 
-    pub fn sync(&mut self, at: u64) {
+    /// # Errors
+    /// There is no such file.
+    pub fn sync(&mut self, at: u64) -> Result<(), Errno> {
         let ignored = self.ignores_sync_of;
-        match self.nodes.get_mut(&at) {
-            Some(Node::File(file)) => {
-                if !ignored.is_some_and(|end| file.name.to_string_lossy().ends_with(end)) {
-                    file.sync();
-                }
-            }
-            Some(Node::Dir(dir)) => {
+        match self.nodes.get_mut(&at).ok_or(Errno::ENOENT)? {
+            Node::File(file) if ignored.is_some_and(|end| file.name.to_string_lossy().ends_with(end)) => {}
+            Node::File(file) => file.sync(),
+            Node::Dir(dir) => {
                 dir.kept = dir.now.clone();
                 dir.pending.clear();
             }
-            None => {}
         }
+        Ok(())
     }
 
     /// Whether there is something at a path, by its last look.
@@ -287,12 +287,12 @@ mod tests {
         let mut medium = Medium::new(1 << 30, None);
         let (synced, nameless, loose) = (file(&mut medium, "synced"), file(&mut medium, "nameless"), file(&mut medium, "loose"));
         medium.file(synced).unwrap().write(0, &[1; 2048]);
-        medium.sync(synced);
+        medium.sync(synced).unwrap();
         medium.file(loose).unwrap().write(0, &[1; 2048]);
-        medium.sync(ROOT);
+        medium.sync(ROOT).unwrap();
         medium.unlink(ROOT, "nameless".as_ref()).unwrap();
         medium.file(nameless).unwrap().write(0, b"x");
-        medium.sync(nameless);
+        medium.sync(nameless).unwrap();
         medium.file(synced).unwrap().write(512, &[2; 1024]);
         let (mut rng, mut seen) = (StdRng::seed_from_u64(1), std::collections::BTreeSet::new());
         for _ in 0..300 {

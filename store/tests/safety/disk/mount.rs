@@ -276,11 +276,11 @@ impl Filesystem for Disk {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer_empty(self.with(|medium| Ok(medium.sync(ino.0))), reply);
+        answer_empty(self.with(|medium| medium.sync(ino.0)), reply);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer_empty(self.with(|medium| Ok(medium.sync(ino.0))), reply);
+        answer_empty(self.with(|medium| medium.sync(ino.0)), reply);
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
