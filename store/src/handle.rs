@@ -16,11 +16,14 @@ use crate::recovery;
 use crate::snapshot::Snapshots;
 use crate::space::Space;
 use crate::state::State;
+use crate::threads::Threads;
 use crate::watch::Hub;
 use parking_lot::Mutex;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -72,6 +75,25 @@ struct Running {
     keeper: tokio::task::JoinHandle<()>,
     /// Its lock.
     _dir: Dir,
+    threads: Option<Threads>,
+}
+
+/// The opening of a store, which ends if nobody waits for it any more.
+struct Opening(tokio::task::JoinHandle<Result<Shared, OpenError>>);
+
+impl Future for Opening {
+    type Output = Result<Shared, OpenError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let opened = std::task::ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(opened.unwrap_or_else(|error| Err(OpenError::Damaged(error.to_string()))))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn failed(error: LogError) -> OpenError {
@@ -95,6 +117,17 @@ impl Store {
     /// # Errors
     /// As `open`.
     pub async fn open_with(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let path = options.dir.clone();
+        let threads = Threads::start().map_err(|source| OpenError::Io { path, source })?;
+        let opening = threads.handle().spawn(Self::open_here(options, clock));
+        let opening = Opening(opening);
+        let shared = opening.await?;
+        shared.running.lock().as_mut().expect("nobody has closed it yet").threads = Some(threads);
+        Ok(Self { shared: Arc::new(shared), fence: None })
+    }
+
+    /// Opens the store on the present runtime, on which all of its tasks then run.
+    async fn open_here(options: Options, clock: Arc<dyn Clock>) -> Result<Shared, OpenError> {
         let Options { dir, quota_bytes, group } = options;
         let (dir, log, state, snapshots) = tokio::task::spawn_blocking(move || {
             let dir = Dir::open(&dir)?;
@@ -117,12 +150,12 @@ impl Store {
         let (stop, stopped) = watch::channel(false);
         let keeper =
             Keeper { state: state.clone(), log: log.clone(), snapshots: snapshots.clone(), space: space.clone(), node: node.clone() };
-        let running = Running { stop, keeper: tokio::spawn(keeper.run(stopped)), _dir: dir };
+        let running = Running { stop, keeper: tokio::spawn(keeper.run(stopped)), _dir: dir, threads: None };
         let batcher = Batcher::start(node.clone());
         let leases = Leases::start(state.clone(), node.clone(), batcher.clone(), clock);
         let office: Arc<dyn Office> = Arc::new(Leader { batcher: batcher.clone(), leases: leases.clone(), space: space.clone() });
         node.open_office(&office);
-        let shared = Shared {
+        Ok(Shared {
             hub: Hub::start(state.clone()),
             leases,
             _office: office,
@@ -135,8 +168,7 @@ impl Store {
             batcher,
             closed: AtomicBool::new(false),
             running: Mutex::new(Some(running)),
-        };
-        Ok(Self { shared: Arc::new(shared), fence: None })
+        })
     }
 
     pub(crate) fn open_still(&self) -> Result<&Shared, StoreError> {
@@ -164,7 +196,7 @@ impl Store {
     /// Carries out a transaction; returns once it is durable at a quorum and applied here.
     ///
     /// # Errors
-    /// `Timeout` leaves the outcome open; all others mean that nothing was written.
+    /// `Timeout`, `Closed` and `Failed` leave the outcome open; all others mean that nothing was written.
     pub async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
         machine::check(&txn)?;
         match self.submit(Command::Txn(txn)).await? {
@@ -273,14 +305,15 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let Some(running) = self.running.lock().take() else { return };
         self.hub.close();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(wind_up(running, self.node.clone(), self.state.clone(), self.snapshots.clone(), self.log.clone()));
+        if let Some(threads) = running.threads.as_ref().map(Threads::handle) {
+            threads.spawn(wind_up(running, self.node.clone(), self.state.clone(), self.snapshots.clone(), self.log.clone()));
         }
     }
 }
 
 async fn wind_up(running: Running, node: Node, state: Arc<State>, snapshots: Arc<Snapshots>, log: Arc<Log>) {
-    let Running { stop, keeper, _dir: dir } = running;
+    // The threads go last: what is wound up runs on them.
+    let Running { stop, keeper, _dir: dir, threads: _threads } = running;
     stop.send_replace(true);
     if let Err(error) = keeper.await {
         tracing::warn!(%error, "the keeper of checkpoints did not end cleanly");

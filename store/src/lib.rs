@@ -30,6 +30,7 @@ pub mod saved;
 mod snapshot;
 mod space;
 mod state;
+mod threads;
 pub mod transport;
 mod watch;
 

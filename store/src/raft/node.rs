@@ -273,6 +273,8 @@ impl Node {
                 self.applied(index, deadline).await?;
                 Ok((index, reply))
             }
+            // It is the leader that closes, not this member, and it may have the batch in its log.
+            Ok(Answer::Failed(StoreError::Closed)) => Err(StoreError::Timeout),
             Ok(Answer::Failed(error)) => Err(error),
             Ok(other) => Err(StoreError::Failed(format!("an answer to another question: {other:?}"))),
             Err(CallError::NotSent(_)) => Err(StoreError::NoLeader),

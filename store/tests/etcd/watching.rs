@@ -92,7 +92,7 @@ async fn watches_are_refused_cancelled_and_outrun() {
         kv.put(put("w", at.to_string())).await.unwrap();
     }
     kv.compact(pb::CompactionRequest { revision: 4, physical: true }).await.unwrap();
-    assert_eq!(stream.create(pb::WatchCreateRequest { start_revision: 3, ..all() }).await.canceled, false);
+    assert!(!stream.create(pb::WatchCreateRequest { start_revision: 3, ..all() }).await.canceled);
     let ended = stream.next().await;
     assert_eq!((ended.watch_id, ended.canceled, ended.compact_revision), (0, true, 4));
     let negative = stream.create(pb::WatchCreateRequest { start_revision: -1, ..all() }).await;
