@@ -1,7 +1,7 @@
 //! Maintenance: status, alarms, hashes, snapshot, transfer of leadership. May import: `error`, `etcd`, `handle`.
 
 use super::pb::etcdserverpb as pb;
-use super::status::{Code, INVALID_DOWNGRADE, NO_DOWNGRADE, NOT_LEADER, Status, WRONG_DOWNGRADE_FORMAT};
+use super::status::{Code, INVALID_DOWNGRADE, NOT_LEADER, Status, WRONG_DOWNGRADE_FORMAT};
 use super::{Face, VERSION};
 use crate::command::Revision;
 use crate::error::StoreError;
@@ -95,7 +95,7 @@ impl Face {
     pub async fn downgrade(&self, request: pb::DowngradeRequest) -> Result<pb::DowngradeResponse, Status> {
         self.needs_voter()?;
         if request.action == pb::downgrade_request::DowngradeAction::Cancel as i32 {
-            return Err(NO_DOWNGRADE);
+            return Ok(pb::DowngradeResponse { header: self.header_now(), version: VERSION.into() });
         }
         let mut parts = request.version.split('.');
         let numbers = parts.by_ref().take(3).all(|part| part.parse::<u32>().is_ok()) && parts.next().is_none();

@@ -77,7 +77,6 @@ known! {
     LEARNER = FailedPrecondition, "rpc not supported for learner";
     WRONG_DOWNGRADE_FORMAT = InvalidArgument, "wrong downgrade target version format";
     INVALID_DOWNGRADE = InvalidArgument, "invalid downgrade target version";
-    NO_DOWNGRADE = FailedPrecondition, "no inflight downgrade job";
 }
 
 impl From<StoreError> for Status {
