@@ -18,6 +18,8 @@ use std::task::{Context, Poll, Waker};
 const SLICE: usize = 1024;
 /// Events that wait for a watcher before it has to read history.
 const BUFFER: usize = 1024;
+/// Bytes of keys and values in them: they stay in memory for it even when compaction has let them go.
+const BUFFER_BYTES: usize = 8 << 20;
 
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,15 @@ impl WatchEvent {
         match self {
             Self::Put { kv, .. } => &kv.key,
             Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// Bytes of keys and values that it keeps in memory.
+    fn bytes(&self) -> usize {
+        let held = |kv: &KeyValue| kv.key.len() + kv.value.len();
+        match self {
+            Self::Put { kv, prev } => held(kv) + prev.as_ref().map_or(0, held),
+            Self::Delete { key, prev, .. } => key.len() + prev.as_ref().map_or(0, held),
         }
     }
 
@@ -107,8 +118,9 @@ struct Feed {
 
 #[derive(Default)]
 struct Queue {
-    batches: VecDeque<WatchBatch>,
+    batches: VecDeque<(WatchBatch, usize)>,
     events: usize,
+    bytes: usize,
     /// The buffer was full: go on in history from here.
     behind: Option<Revision>,
     closed: bool,
@@ -129,8 +141,9 @@ impl Feed {
     /// Takes what there is; if that is nothing, `waiting` is woken by what comes.
     fn take(&self, waiting: Option<&Waker>) -> Taken {
         let mut queue = self.queue.lock();
-        if let Some(batch) = queue.batches.pop_front() {
+        if let Some((batch, bytes)) = queue.batches.pop_front() {
             queue.events -= batch.events.len();
+            queue.bytes -= bytes;
             return Taken::Batch(batch);
         }
         match queue.behind {
@@ -158,8 +171,8 @@ impl Feed {
         }
     }
 
-    /// False: it does not keep up, and is not fed any more.
-    fn offer(&self, batch: &WatchBatch) -> bool {
+    /// False: it does not keep up, and is not fed any more. `bytes` are those of the whole batch.
+    fn offer(&self, batch: &WatchBatch, bytes: usize) -> bool {
         if batch.revision < self.from {
             return true;
         }
@@ -174,10 +187,12 @@ impl Feed {
         };
         let mut kept = true;
         self.tell(|queue| {
-            kept = queue.events == 0 || queue.events + batch.events.len() <= BUFFER;
+            let fits = queue.events + batch.events.len() <= BUFFER && queue.bytes + bytes <= BUFFER_BYTES;
+            kept = queue.events == 0 || fits;
             if kept {
                 queue.events += batch.events.len();
-                queue.batches.push_back(batch);
+                queue.bytes += bytes;
+                queue.batches.push_back((batch, bytes));
             } else {
                 queue.behind = Some(batch.revision);
             }
@@ -199,7 +214,8 @@ struct Feeds {
 
 impl Feeds {
     fn offer(&mut self, batch: &WatchBatch) {
-        self.ranges.retain(|feed| feed.offer(batch));
+        let bytes = batch.events.iter().map(WatchEvent::bytes).sum();
+        self.ranges.retain(|feed| feed.offer(batch, bytes));
         if self.keys.is_empty() {
             return;
         }
@@ -211,7 +227,7 @@ impl Feeds {
                     return true;
                 }
                 offered.push(feed.id);
-                feed.offer(batch)
+                feed.offer(batch, bytes)
             });
             if feeds.is_empty() {
                 self.keys.remove(event.key());
