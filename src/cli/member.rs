@@ -97,12 +97,11 @@ fn parse(id: &str) -> Result<u64, CliError> {
 
 fn show(members: &[pb::Member]) {
     let rows = members.iter().map(|member| {
-        let state =
-            if member.name.is_empty() || member.client_ur_ls.is_empty() && member.peer_ur_ls.is_empty() { "unstarted" } else { "started" };
+        let state = if member.name.is_empty() { "unstarted" } else { "started" };
         [
             format!("{:x}", member.id),
             state.to_owned(),
-            member.name.clone(),
+            member.given_name.clone(),
             member.peer_ur_ls.join(","),
             member.client_ur_ls.join(","),
             member.is_learner.to_string(),

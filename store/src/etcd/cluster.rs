@@ -47,7 +47,14 @@ impl Face {
 
 fn shown(member: Member) -> pb::Member {
     let peer_ur_ls = member.peer_addresses.into_iter().map(|address| format!("https://{address}")).collect();
-    pb::Member { id: member.id, name: member.name, peer_ur_ls, client_ur_ls: member.client_addresses, is_learner: member.learner }
+    pb::Member {
+        id: member.id,
+        name: if member.started { member.name.clone() } else { String::new() },
+        peer_ur_ls,
+        client_ur_ls: member.client_addresses,
+        is_learner: member.learner,
+        given_name: member.name,
+    }
 }
 
 /// Hosts and ports of URLs.
