@@ -245,10 +245,11 @@ pub fn prepare_dir(dir: &Path) -> Result<(), CliError> {
     match std::fs::read_to_string(&format) {
         Ok(text) if text == FORMAT => Ok(()),
         Ok(text) => Err(CliError::text(format!(
-            "the data dir {} has format {:?}, which this orchd does not know (it knows {:?}): another release of orchd wrote it",
+            "the data dir {} has format {:?}, which this orchd does not know (it knows {:?}): it was written by {} orchd",
             dir.display(),
             text.trim(),
-            FORMAT.trim()
+            FORMAT.trim(),
+            if text.trim().parse::<u32>().is_ok_and(|found| found < 2) { "an older" } else { "a newer" }
         ))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => write_private(&format, FORMAT.as_bytes()).map_err(failed),
         Err(e) => Err(failed(e)),

@@ -1,6 +1,6 @@
 //! gRPC over HTTP/2, as much of it as a server needs: a message is a byte (0: not compressed), a length and protobuf; how
 //! the call went stands in trailers. Written out here rather than taken from tonic's server so that a call costs one buffer
-//! in, one buffer out and no boxes, and so that what is refused is refused in etcd's words (docs/decisions/0040).
+//! in, one buffer out and no boxes, and so that what is refused is refused in etcd's words (docs/decisions/0009).
 //!
 //! May import: `etcd::status`.
 
