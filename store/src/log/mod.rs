@@ -11,12 +11,14 @@
 mod frame;
 mod recover;
 mod segment;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use spare::{Prospect, Spare};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -99,7 +101,7 @@ struct Segment {
     size: u64,
 }
 
-/// What readers, the writer and the preparer of segments share.
+/// What readers and the writer share.
 struct Shared {
     dir: PathBuf,
     index: Mutex<Index>,
@@ -109,10 +111,9 @@ struct Shared {
     stuck: AtomicBool,
     /// Bytes that the current segment still takes.
     room: AtomicU64,
-    /// There is no space for the next segment.
-    short: AtomicBool,
-    /// The writer cannot go on without it.
-    waiting: AtomicBool,
+    /// Bytes of records that have been promised room and may not have been written yet.
+    promised: AtomicU64,
+    spare: Spare,
     /// Bytes that all segments take.
     bytes: AtomicU64,
     /// Bytes written since the log was opened.
@@ -127,6 +128,23 @@ struct Index {
     positions: VecDeque<Position>,
     segments: VecDeque<(u64, Segment)>,
     state: State,
+}
+
+/// Room in the log, promised until this is dropped.
+pub struct Room {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shared.promised.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.shared.spare.told().notify_waiters();
+    }
+}
+
+fn no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The open log.
@@ -151,8 +169,8 @@ impl Log {
             committed: Mutex::new(None),
             stuck: AtomicBool::new(false),
             room: AtomicU64::new(0),
-            short: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
+            promised: AtomicU64::new(0),
+            spare: Spare::start(dir).map_err(|source| LogError::Io { path: dir.to_owned(), source })?,
             written: AtomicU64::new(0),
         });
         let writer = writer::Writer::new(shared.clone(), recovered.tail)
@@ -236,18 +254,39 @@ impl Log {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Why a command of so many bytes cannot be taken at present, if so: there is no space for another segment. What
-    /// does not grow the store may use up the room that the current one has.
-    pub fn refuses(&self, bytes: usize, grows: bool) -> Option<&'static str> {
-        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        if is(&self.shared.stuck) {
+    /// Why nothing that grows the store is taken at present, if so.
+    pub fn refuses(&self) -> Option<&'static str> {
+        if self.shared.stuck.load(Ordering::Relaxed) {
             return Some("the log waits for space");
         }
-        if !is(&self.shared.short) {
-            return None;
+        self.shared.spare.is_short().then_some("the log has no room left")
+    }
+
+    /// Promises room for records of so many bytes, so that the writer need not wait for space with them; waits while the
+    /// next segment is being made. What `grows` the store leaves some to what does not.
+    ///
+    /// # Errors
+    /// There is no space for another segment, and the current one has not that much room.
+    pub async fn room_for(&self, bytes: u64, grows: bool) -> Result<Room, &'static str> {
+        let shared = &self.shared;
+        let margin = segment::MARGIN + if grows { segment::RELIEF } else { 0 };
+        loop {
+            let told = shared.spare.told().notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            // Counted first: whoever asks at the same moment sees it.
+            let needed = shared.promised.fetch_add(bytes, Ordering::SeqCst) + bytes + margin;
+            let room = shared.room.load(Ordering::SeqCst);
+            let prospect = if needed <= room { Prospect::Ready } else { shared.spare.want() };
+            if prospect == Prospect::Ready && needed <= room + segment::SIZE {
+                return Ok(Room { shared: shared.clone(), bytes });
+            }
+            shared.promised.fetch_sub(bytes, Ordering::SeqCst);
+            if prospect == Prospect::Short {
+                return Err("the log has no room left");
+            }
+            told.await;
         }
-        let room = self.shared.room.load(Ordering::Relaxed);
-        (grows || is(&self.shared.waiting) || room < bytes as u64 + segment::MARGIN).then_some("the log has no room left")
     }
 
     /// Writes what waits, then closes. Later appends fail.

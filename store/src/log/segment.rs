@@ -10,6 +10,8 @@ pub const SIZE: u64 = 8 << 20;
 pub const FIRST_SIZE: u64 = 512 << 10;
 /// Room in a full log that is left to Raft's own entries.
 pub const MARGIN: u64 = 32 << 10;
+/// Room beyond that, left to commands that make room.
+pub const RELIEF: u64 = 96 << 10;
 /// The prepared segment, before it has a name.
 const SPARE: &str = "spare";
 

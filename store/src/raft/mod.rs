@@ -67,6 +67,21 @@ impl Item {
 #[derive(Clone)]
 pub struct Batch(pub Arc<[Item]>);
 
+/// What an entry takes beside its commands' bytes, for each.
+const COMMAND_OVERHEAD: usize = 16;
+
+impl Batch {
+    /// Bytes that it takes in the log, at most.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|item| (item.encoded.len() + COMMAND_OVERHEAD) as u64).sum()
+    }
+
+    /// Whether any of it makes the store larger.
+    pub fn grows(&self) -> bool {
+        self.0.iter().any(|item| item.command.grows())
+    }
+}
+
 impl Serialize for Batch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|item| &item.encoded))

@@ -78,6 +78,7 @@ pub struct Node {
     pub(super) raft: Raft<Types, StateMachine>,
     pub(super) peers: Arc<Peers>,
     state: Arc<State>,
+    log: Arc<Log>,
     office: Arc<OnceLock<Weak<dyn Office>>>,
     stop: watch::Sender<bool>,
     pub(super) cluster: u64,
@@ -186,10 +187,20 @@ impl Node {
 
     async fn run(id: u64, cluster: u64, peers: Arc<Peers>, parts: Parts) -> Result<Self, OpenError> {
         let alone = peers.is_alone();
-        let log_store = LogStore::new(parts.log);
+        let log_store = LogStore::new(parts.log.clone());
         let machine = StateMachine::new(parts.state.clone(), parts.snapshots, log_store.clone());
         let raft = Raft::new(id, config()?, Network(peers.clone()), log_store, machine).await.map_err(|error| failed(&error))?;
-        Ok(Self { id, raft, peers, state: parts.state, office: Arc::default(), stop: watch::Sender::new(false), cluster, alone })
+        Ok(Self {
+            id,
+            raft,
+            peers,
+            state: parts.state,
+            log: parts.log,
+            office: Arc::default(),
+            stop: watch::Sender::new(false),
+            cluster,
+            alone,
+        })
     }
 
     async fn is_initialized(&self) -> Result<bool, OpenError> {
@@ -243,9 +254,12 @@ impl Node {
             Ok(leader) if leader.term() == term => leader.to_committed_leader_id(),
             Ok(_) | Err(_) => return Err(StoreError::NoLeader),
         };
+        let room = self.log.room_for(batch.bytes(), batch.grows()).await.map_err(|why| StoreError::NoSpace(why.into()))?;
         let (responder, written) = ProgressResponder::complete_only();
         self.raft.write(batch).with_leader(leader).responder(responder).await.map_err(|error| stopped(&error))?;
-        match written.await {
+        let outcome = written.await;
+        drop(room);
+        match outcome {
             Ok(Ok(response)) => Ok((response.log_id.index, response.data)),
             Ok(Err(error)) => Err(failure(RaftError::APIError(error))),
             Err(_) => Err(StoreError::Timeout),
