@@ -2,7 +2,7 @@
 //! zeros to be written.
 
 use super::segment;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 /// How long to wait for space before looking again: a disk tells nobody when it has some.
 pub const RETRY: Duration = Duration::from_millis(100);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 enum Stage {
     /// Nobody needs one yet.
     #[default]
@@ -22,6 +22,8 @@ enum Stage {
     /// There is no space for it; it is tried again and again.
     Short,
     Ready(File),
+    /// It is being given its name: until it has, none may be made in its place.
+    Leaving,
     /// The disk failed for another reason.
     Failed(io::Error),
     Closed,
@@ -67,7 +69,7 @@ impl Spare {
                 self.set(&mut stage, Stage::Wanted);
                 Prospect::Coming
             }
-            Stage::Wanted => Prospect::Coming,
+            Stage::Wanted | Stage::Leaving => Prospect::Coming,
             Stage::Short => Prospect::Short,
             // Whatever else has happened, the writer tells.
             Stage::Ready(_) | Stage::Failed(_) | Stage::Closed => Prospect::Ready,
@@ -79,16 +81,20 @@ impl Spare {
         matches!(*self.0.stage.lock(), Stage::Short)
     }
 
-    /// Takes it; waits for it, and for space if need be.
+    /// Takes it, once `adopt` has given it its name; waits for it, and for space if need be.
     ///
     /// # Errors
-    /// It could not be made, for another reason than space.
-    pub fn take(&self) -> io::Result<File> {
+    /// It could not be made, for another reason than space, or not be named.
+    pub fn take(&self, adopt: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<(File, PathBuf)> {
         self.want();
         let mut stage = self.0.stage.lock();
         loop {
-            match std::mem::take(&mut *stage) {
-                Stage::Ready(file) => return Ok(file),
+            match std::mem::replace(&mut *stage, Stage::Leaving) {
+                Stage::Ready(file) => {
+                    let adopted = MutexGuard::unlocked(&mut stage, adopt);
+                    self.set(&mut stage, Stage::Unwanted);
+                    return Ok((file, adopted?));
+                }
                 Stage::Failed(error) => return Err(error),
                 Stage::Closed => return Err(io::Error::other("the log is closed")),
                 unfinished => *stage = unfinished,
@@ -120,12 +126,12 @@ impl Spare {
             match &*stage {
                 Stage::Closed => return,
                 Stage::Wanted | Stage::Short => {}
-                Stage::Unwanted | Stage::Ready(_) | Stage::Failed(_) => {
+                Stage::Unwanted | Stage::Ready(_) | Stage::Leaving | Stage::Failed(_) => {
                     self.0.changed.wait(&mut stage);
                     continue;
                 }
             }
-            let made = parking_lot::MutexGuard::unlocked(&mut stage, || segment::prepare(&dir, segment::SIZE));
+            let made = MutexGuard::unlocked(&mut stage, || segment::prepare(&dir, segment::SIZE));
             if matches!(*stage, Stage::Closed) {
                 return;
             }

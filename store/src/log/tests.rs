@@ -268,3 +268,34 @@ proptest! {
         });
     }
 }
+
+/// Room is asked for by many while one segment gives way to the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn room_is_promised_while_segments_change() {
+    const ENTRIES: u64 = 160;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Arc::new(Log::open(dir.path()).unwrap());
+    let next = Arc::new(tokio::sync::Mutex::new(0));
+    let writers = (0..4).map(|_| {
+        let (log, next) = (log.clone(), next.clone());
+        tokio::spawn(async move {
+            loop {
+                let room = log.room_for(300_000, true).await.unwrap();
+                let mut next = next.lock().await;
+                if *next == ENTRIES {
+                    return;
+                }
+                write(&log, vec![entry(*next, 300_000)]).await;
+                *next += 1;
+                drop(room);
+            }
+        })
+    });
+    for writer in futures::future::join_all(writers).await {
+        writer.unwrap();
+    }
+    assert!(segments(dir.path()).len() > 5);
+    log.close().await;
+    drop(log);
+    assert_eq!(indexes(&Log::open(dir.path()).unwrap()), (0..ENTRIES).collect::<Vec<_>>());
+}

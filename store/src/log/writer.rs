@@ -160,9 +160,9 @@ impl Writer {
 
     /// Goes on in the next segment, which begins with the state, so that older ones may go.
     fn roll(&mut self) -> io::Result<()> {
-        let file = Arc::new(self.shared.spare.take()?);
         let number = self.tail.sequence;
-        let path = segment::adopt(&self.shared.dir, number)?;
+        let (file, path) = self.shared.spare.take(|| segment::adopt(&self.shared.dir, number))?;
+        let file = Arc::new(file);
         let size = file.metadata()?.len();
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
         let held = Segment { file: file.clone(), path, last: None, size };
