@@ -1,13 +1,13 @@
-//! The one thread that writes.
+//! The one task that writes.
 
 use super::frame::{Builder, Payload};
 use super::recover::Tail;
 use super::{Done, Position, Record, Request, Segment, Shared, segment};
-use std::fs::File;
+use crate::disk::File;
+use crate::work::Worker;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -25,9 +25,9 @@ pub struct Writer {
     tail: Tail,
     buffer: Vec<u8>,
     /// Asks for the next segment, and brings it.
-    wanted: std_mpsc::SyncSender<()>,
-    prepared: std_mpsc::Receiver<io::Result<File>>,
-    spare: Option<File>,
+    wanted: mpsc::Sender<()>,
+    prepared: mpsc::Receiver<io::Result<Arc<dyn File>>>,
+    spare: Option<Arc<dyn File>>,
     preparing: bool,
 }
 
@@ -38,10 +38,9 @@ impl Writer {
             Some(tail) => tail,
             None => first_segment(&shared)?,
         };
-        let (wanted, wants) = std_mpsc::sync_channel(1);
-        let (ready, prepared) = std_mpsc::sync_channel(1);
-        let preparing = shared.clone();
-        std::thread::Builder::new().name("store-segment".into()).spawn(move || prepare_segments(&preparing, &wants, &ready))?;
+        let (wanted, wants) = mpsc::channel(1);
+        let (ready, prepared) = mpsc::channel(1);
+        Worker::start("store-segment", prepare_segments(shared.clone(), wants, ready))?;
         let mut writer = Self { shared, tail, buffer: Vec::new(), wanted, prepared, spare: None, preparing: false };
         writer.publish();
         writer.ask_in_time();
@@ -50,7 +49,7 @@ impl Writer {
 
     /// Has the next segment prepared well before it is needed, but not while a new store is just being opened.
     fn ask_in_time(&mut self) {
-        if self.room() < segment::SIZE / 2 && self.tail.offset > QUIET {
+        if self.room() < self.shared.sizes.segment / 2 && self.tail.offset > QUIET {
             self.ask_for_spare();
         }
     }
@@ -59,8 +58,8 @@ impl Writer {
         self.tail.size - self.tail.offset
     }
 
-    pub fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(request) = requests.blocking_recv() {
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(request) = requests.recv().await {
             let mut last = request.last;
             let mut size = size_of(&request);
             let mut group = vec![request];
@@ -70,14 +69,14 @@ impl Writer {
                 last = request.last;
                 group.push(request);
             }
-            self.write_group(group);
+            self.write_group(group).await;
             if last {
                 return;
             }
         }
     }
 
-    fn write_group(&mut self, group: Vec<Request>) {
+    async fn write_group(&mut self, group: Vec<Request>) {
         let mut waiting: Vec<Done> = Vec::with_capacity(group.len());
         let mut records = Vec::new();
         for request in group {
@@ -88,7 +87,7 @@ impl Writer {
         if let Some(committed) = self.shared.committed.lock().take() {
             records.push(Record::Committed(committed));
         }
-        let result = self.write_records(&records);
+        let result = self.write_records(&records).await;
         if let Err(error) = &result {
             tracing::error!(%error, "the log cannot be written");
         }
@@ -101,7 +100,7 @@ impl Writer {
     }
 
     /// Writes the records in as few frames as segments allow; each frame is synced before the next is begun.
-    fn write_records(&mut self, records: &[Record]) -> io::Result<()> {
+    async fn write_records(&mut self, records: &[Record]) -> io::Result<()> {
         let mut rest = records;
         while !rest.is_empty() {
             let room = self.room() as usize;
@@ -117,14 +116,14 @@ impl Writer {
             }
             if frame.is_empty() {
                 self.buffer = frame.finish(0, 0);
-                if record_bound(&rest[0]) + super::frame::HEADER > segment::SIZE as usize {
+                if record_bound(&rest[0]) + super::frame::HEADER > self.shared.sizes.segment as usize {
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, "a record larger than a segment"));
                 }
-                self.roll()?;
+                self.roll().await?;
                 continue;
             }
             let bytes = frame.finish(self.tail.sequence, self.tail.offset as usize);
-            self.write_frame(&bytes, &places)?;
+            self.write_frame(&bytes, &places).await?;
             self.buffer = bytes;
             if self.buffer.capacity() > KEEP_BUFFER {
                 self.buffer = Vec::new();
@@ -133,12 +132,9 @@ impl Writer {
         Ok(())
     }
 
-    fn write_frame(&mut self, bytes: &[u8], places: &[(&Record, Payload)]) -> io::Result<()> {
+    async fn write_frame(&mut self, bytes: &[u8], places: &[(&Record, Payload)]) -> io::Result<()> {
         let offset = self.tail.offset;
-        self.until_space(|writer| {
-            writer.tail.file.write_all_at(bytes, offset)?;
-            writer.tail.file.sync_data()
-        })?;
+        self.write_durably(bytes, offset).await?;
         self.tail.offset += bytes.len() as u64;
         self.shared.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.tail.sequence += 1;
@@ -170,11 +166,11 @@ impl Writer {
     }
 
     /// Goes on in the next segment, which begins with the state, so that older ones may go.
-    fn roll(&mut self) -> io::Result<()> {
-        let file = Arc::new(self.next_segment()?);
+    async fn roll(&mut self) -> io::Result<()> {
+        let file = self.next_segment().await?;
         let number = self.tail.sequence;
-        let path = segment::adopt(&self.shared.dir, number)?;
-        let size = file.metadata()?.len();
+        let path = segment::adopt(&*self.shared.disk, &self.shared.dir, number)?;
+        let size = file.size()?;
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
         let held = Segment { file: file.clone(), path, last: None, size };
         let state = {
@@ -194,13 +190,18 @@ impl Writer {
         let mut frame = Builder::new(Vec::new());
         let places: Vec<_> = records.iter().map(|record| (record, frame.push(record))).collect();
         let bytes = frame.finish(number, 0);
-        self.write_frame(&bytes, &places)
+        self.write_frame(&bytes, &places).await
     }
 
-    /// Tries until it is not for want of space that it fails. Nothing is acknowledged meanwhile, and whoever asks is told.
-    fn until_space(&mut self, mut attempt: impl FnMut(&mut Self) -> io::Result<()>) -> io::Result<()> {
+    /// Writes and syncs; tries until it is not for want of space that it fails. Nothing is acknowledged meanwhile, and
+    /// whoever asks is told.
+    async fn write_durably(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         loop {
-            match attempt(self) {
+            let written = match self.tail.file.write_at(bytes, offset) {
+                Ok(()) => self.tail.file.sync_data().await,
+                failed => failed,
+            };
+            match written {
                 Err(error) if no_space(&error) => {
                     if !self.shared.stuck.swap(true, Ordering::Relaxed) {
                         tracing::error!(%error, "the log waits for space in the data directory");
@@ -229,7 +230,7 @@ impl Writer {
         }
     }
 
-    fn keep_spare(&mut self, made: io::Result<File>) {
+    fn keep_spare(&mut self, made: io::Result<Arc<dyn File>>) {
         match made {
             Ok(file) => self.spare = Some(file),
             Err(error) => tracing::error!(%error, "the log's next segment cannot be prepared"),
@@ -237,14 +238,14 @@ impl Writer {
     }
 
     /// The prepared segment; waits for it, and for space if need be.
-    fn next_segment(&mut self) -> io::Result<File> {
+    async fn next_segment(&mut self) -> io::Result<Arc<dyn File>> {
         self.ask_for_spare();
         if self.spare.is_none() {
             self.shared.waiting.store(true, Ordering::Relaxed);
-            let made = self.prepared.recv().map_err(io::Error::other);
+            let made = self.prepared.recv().await;
             self.shared.waiting.store(false, Ordering::Relaxed);
             self.preparing = false;
-            return made?;
+            return made.unwrap_or_else(|| Err(io::Error::other("nobody prepares segments")));
         }
         self.spare.take().ok_or_else(|| io::Error::other("no segment was prepared"))
     }
@@ -264,7 +265,8 @@ impl Writer {
             }) else {
                 return;
             };
-            if let Err(error) = std::fs::remove_file(&path).and_then(|()| segment::sync_dir(&self.shared.dir)) {
+            let disk = &self.shared.disk;
+            if let Err(error) = disk.remove(&path).and_then(|()| disk.sync_dir(&self.shared.dir)) {
                 tracing::warn!(path = %path.display(), %error, "a purged log segment cannot be removed; it will be tried again");
                 return;
             }
@@ -275,16 +277,16 @@ impl Writer {
 }
 
 /// Makes segments as they are asked for. While there is no space it says so, and tries until there is.
-fn prepare_segments(shared: &Shared, wants: &std_mpsc::Receiver<()>, ready: &std_mpsc::SyncSender<io::Result<File>>) {
-    while wants.recv().is_ok() {
+async fn prepare_segments(shared: Arc<Shared>, mut wants: mpsc::Receiver<()>, ready: mpsc::Sender<io::Result<Arc<dyn File>>>) {
+    while wants.recv().await.is_some() {
         let made = loop {
-            match segment::prepare(&shared.dir, segment::SIZE) {
+            match segment::prepare(&*shared.disk, &shared.dir, shared.sizes.segment) {
                 Err(error) if no_space(&error) => {
                     if !shared.short.swap(true, Ordering::Relaxed) {
                         tracing::error!(%error, "no space for the log's next segment");
                     }
-                    // Nobody asks twice: this only waits, or ends with the writer.
-                    if let Err(std_mpsc::RecvTimeoutError::Disconnected) = wants.recv_timeout(Duration::from_millis(RETRY_MS)) {
+                    std::thread::park_timeout(Duration::from_millis(RETRY_MS));
+                    if ready.is_closed() {
                         return;
                     }
                 }
@@ -292,16 +294,16 @@ fn prepare_segments(shared: &Shared, wants: &std_mpsc::Receiver<()>, ready: &std
             }
         };
         shared.short.store(false, Ordering::Relaxed);
-        if ready.send(made).is_err() {
+        if ready.send(made).await.is_err() {
             return;
         }
     }
 }
 
 fn first_segment(shared: &Shared) -> io::Result<Tail> {
-    let file = Arc::new(segment::prepare(&shared.dir, segment::FIRST_SIZE)?);
-    let path = segment::adopt(&shared.dir, 1)?;
-    let size = segment::FIRST_SIZE;
+    let size = shared.sizes.first_segment;
+    let file = segment::prepare(&*shared.disk, &shared.dir, size)?;
+    let path = segment::adopt(&*shared.disk, &shared.dir, 1)?;
     shared.bytes.fetch_add(size, Ordering::Relaxed);
     shared.index.lock().segments.push_back((1, Segment { file: file.clone(), path, last: None, size }));
     Ok(Tail { segment: 1, file, offset: 0, size, sequence: 1 })

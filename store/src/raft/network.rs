@@ -16,7 +16,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, type_config::alias::SnapshotOf};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct NoWay(String);
 /// The ways to all other members. A group of one has none.
 pub struct Peers {
     dialer: Option<Arc<Dialer>>,
-    links: Mutex<HashMap<String, Arc<Link>>>,
+    links: Mutex<BTreeMap<String, Arc<Link>>>,
 }
 
 impl Peers {

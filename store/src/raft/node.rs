@@ -9,6 +9,7 @@ use super::wire::{Answer, Call, Change, Place};
 use super::{Batch, Reply, Types, Vote, log_store::LogStore, state_machine::SnapshotData, state_machine::StateMachine};
 use crate::cluster::Group;
 use crate::dir::{Dir, Identity};
+use crate::disk::Disk;
 use crate::error::{OpenError, StoreError};
 use crate::log::Log;
 use crate::snapshot::Snapshots;
@@ -67,6 +68,7 @@ pub trait Office: Send + Sync {
 
 /// What a replica is made of.
 pub struct Parts {
+    pub disk: Arc<dyn Disk>,
     pub log: Arc<Log>,
     pub state: Arc<State>,
     pub snapshots: Arc<Snapshots>,
@@ -150,7 +152,8 @@ impl Node {
         let place = if identity.is_some() { Place::Formed } else { Place::Empty };
         let (phase, phases) = watch::channel(Phase::Founding(place));
         let (stop, stopped) = watch::channel(false);
-        let door = Door { transport: group.transport.clone(), cluster: group.cluster, dir: dir.path().to_owned(), phase: phases };
+        let (transport, disk) = (group.transport.clone(), parts.disk.clone());
+        let door = Door { transport, cluster: group.cluster, disk, dir: dir.path().to_owned(), phase: phases };
         tokio::spawn(door.run(stopped));
         let started = async {
             let (identity, founders) = match identity {

@@ -2,11 +2,13 @@
 
 use super::{Types, log_store::LogStore, state_machine::StateMachine};
 use crate::checkpoint::Checkpoint;
+use crate::disk::System;
 use crate::engine::memory::Memory;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::snapshot::Snapshots;
 use crate::state::{Applied, State};
+use crate::world::World;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::sync::Arc;
@@ -17,10 +19,10 @@ struct Builder;
 impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
-        let log = LogStore::new(Arc::new(Log::open(&dir.path().join("log")).unwrap()));
+        let log = LogStore::new(Arc::new(Log::open(&World::default(), &dir.path().join("log")).unwrap()));
         let state = Arc::new(State::new(Machine::default(), Applied::default()));
         let checkpoint = Checkpoint::new(Box::new(Memory::default()));
-        let snapshots = Arc::new(Snapshots::new(dir.path().to_owned(), checkpoint, None));
+        let snapshots = Arc::new(Snapshots::new(Arc::new(System), dir.path().to_owned(), checkpoint, None));
         let machine = StateMachine::new(state, snapshots, log.clone());
         Ok((dir, log, machine))
     }

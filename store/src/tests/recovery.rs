@@ -3,12 +3,15 @@
 use super::{all, fill, open};
 use crate::checkpoint::Checkpoint;
 use crate::command::{Command, Op, Txn};
+use crate::disk::System;
 use crate::engine::{Place, memory::Memory, sled::SledPlace};
 use crate::machine::Machine;
 use crate::snapshot::{Image, Snapshots};
 use crate::state::{Applied, State};
 use crate::{KeyRange, OpenError, Options, RangeResponse, Revision, Store};
 use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 fn contents(state: &State) -> RangeResponse {
@@ -115,7 +118,7 @@ fn an_engine_that_fails_or_forgets_is_made_anew() {
     assert!(Checkpoint::new(Box::new(memory.clone())).load().is_err(), "the hash must differ");
 
     let dir = tempfile::tempdir().unwrap();
-    let snapshots = Snapshots::new(dir.path().to_owned(), checkpoint, None);
+    let snapshots = Snapshots::new(Arc::new(System), dir.path().to_owned(), checkpoint, None);
     let image = snapshots.build(&state).unwrap();
     assert_eq!(State::new(image.load().unwrap(), image.applied().clone()).range(&all()), state.range(&all()));
     assert_eq!(contents(&loaded(Box::new(memory))), contents(&state));
@@ -129,11 +132,11 @@ fn a_snapshot_that_was_changed_is_not_taken() {
     for at in 0..50 {
         commands(&state, &mut index, &[write(at, 300)]);
     }
-    let snapshots = Snapshots::new(dir.path().to_owned(), Checkpoint::new(Box::new(Memory::default())), None);
+    let snapshots = Snapshots::new(Arc::new(System), dir.path().to_owned(), Checkpoint::new(Box::new(Memory::default())), None);
     snapshots.build(&state).unwrap();
     let path = Snapshots::path(dir.path());
     let whole = std::fs::read(&path).unwrap();
-    let load = || Image::open(&path).and_then(|image| image.unwrap().load());
+    let load = || Image::open(Arc::new(System), &path).and_then(|image| image.unwrap().load());
     assert_eq!(load().unwrap().revision(), state.revision());
     for at in (0..whole.len()).step_by(97) {
         let mut bytes = whole.clone();
@@ -146,7 +149,7 @@ fn a_snapshot_that_was_changed_is_not_taken() {
     // Another member takes it in.
     std::fs::write(&path, &whole).unwrap();
     let other = State::new(Machine::default(), Applied::default());
-    snapshots.install(&other, &Image::open(&path).unwrap().unwrap()).unwrap();
+    snapshots.install(&other, &Image::open(Arc::new(System), &path).unwrap().unwrap()).unwrap();
     assert_eq!(other.range(&all()), state.range(&all()));
     assert_eq!(other.applied(), state.applied());
 }
