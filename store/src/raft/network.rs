@@ -144,15 +144,18 @@ impl RaftNetworkV2<Types> for Peer {
     /// Sends entries without waiting for the answers to those before.
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         async move {
+            // openraft spaces its attempts by when the first request comes: to dial before would be to dial without a pause.
+            let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed() as BoxStream<'s, _>) };
             let connection = self.append_connection().await?;
-            let appending = Appending { connection, input: input.fuse(), in_flight: 0, ended: false, home: self.appends.clone() };
+            let input = futures::stream::iter([first]).chain(input).fuse();
+            let appending = Appending { connection, input, in_flight: 0, ended: false, home: self.appends.clone() };
             let answers = futures::stream::unfold(Some(appending), |appending| async move { appending?.next().await });
             Ok(answers.boxed() as BoxStream<'s, _>)
         }

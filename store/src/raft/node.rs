@@ -234,7 +234,7 @@ impl Node {
                 (None, None) => self.pass_on(&batch, deadline).await,
             };
             match outcome {
-                Err(StoreError::NoLeader) if Instant::now() < deadline => self.wait_for_leader(deadline).await,
+                Err(StoreError::NoLeader) if Instant::now() < deadline => self.wait_for_leader(deadline).await?,
                 outcome => return outcome,
             }
         }
@@ -298,13 +298,23 @@ impl Node {
     }
 
     /// Returns when another leader is known, or soon.
-    async fn wait_for_leader(&self, deadline: Instant) {
+    ///
+    /// # Errors
+    /// `Closed`, `Failed`: the replica has stopped, and will know of no leader any more.
+    async fn wait_for_leader(&self, deadline: Instant) -> Result<(), StoreError> {
         let mut metrics = self.raft.server_metrics();
         let before = metrics.borrow_watched().current_leader;
         let soon = if before.is_some() { Instant::now() + RETRY } else { deadline };
         let changed = metrics.wait_until(|metrics| metrics.current_leader.is_some() && metrics.current_leader != before);
-        // Whether it is a new leader or time to look again makes no difference.
-        let _ = tokio::time::timeout_at(soon.min(deadline), changed).await;
+        match tokio::time::timeout_at(soon.min(deadline), changed).await {
+            // Whether it is a new leader or time to look again makes no difference.
+            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Err(_)) => {
+                let metrics = self.raft.metrics();
+                let running = metrics.borrow_watched().running_state.clone();
+                Err(running.map_or_else(|error| stopped(&error), |()| StoreError::Closed))
+            }
+        }
     }
 
     /// Whether this member has no way to others: what it has applied is all there is.
@@ -333,7 +343,7 @@ impl Node {
             };
             match outcome {
                 Ok(index) => return self.applied(index, deadline).await,
-                Err(StoreError::NoLeader) if Instant::now() < deadline => self.wait_for_leader(deadline).await,
+                Err(StoreError::NoLeader) if Instant::now() < deadline => self.wait_for_leader(deadline).await?,
                 Err(error) => return Err(error),
             }
         }
