@@ -1,16 +1,20 @@
-//! openraft's own conformance suite over our log and state machine.
+//! openraft's own conformance suite over our log and state machine, and what it does not ask.
 
-use super::{Types, log_store::LogStore, state_machine::StateMachine};
+use super::{Entry, LogId, Types, log_store::LogStore, state_machine::StateMachine};
 use crate::checkpoint::Checkpoint;
+use crate::codec;
 use crate::disk::System;
 use crate::engine::memory::Memory;
-use crate::log::Log;
+use crate::log::{Log, Record};
 use crate::machine::Machine;
 use crate::snapshot::Snapshots;
 use crate::state::{Applied, State};
 use crate::world::World;
-use openraft::StorageError;
+use openraft::entry::RaftEntry;
+use openraft::storage::RaftLogStorage;
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::vote::RaftLeaderId;
+use openraft::{EntryPayload, RaftTypeConfig, StorageError};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -26,6 +30,30 @@ impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Builder {
         let machine = StateMachine::new(state, snapshots, log.clone());
         Ok((dir, log, machine))
     }
+}
+
+fn blank(index: u64) -> Entry {
+    let leader = <Types as RaftTypeConfig>::LeaderId::new(1, 1).to_committed();
+    Entry::new(LogId::new(leader, index), EntryPayload::Blank)
+}
+
+/// The power may fail between a committed index and its entries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_index_without_its_entries_is_that_of_the_last_one_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(Log::open(&World::default(), dir.path()).unwrap());
+    let log = open();
+    let mut store = LogStore::new(log.clone());
+    assert_eq!(store.read_committed().await.unwrap(), None);
+    store.save_committed(Some(blank(7).log_id)).await.unwrap();
+    for index in 0..3 {
+        let record = Record::Entry { index, payload: codec::encode(&blank(index)).unwrap() };
+        log.write(vec![record]).await.unwrap();
+    }
+    log.close().await;
+    let log = open();
+    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), Some(blank(2).log_id));
+    log.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

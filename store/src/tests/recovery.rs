@@ -10,7 +10,6 @@ use crate::snapshot::{Image, Snapshots};
 use crate::state::{Applied, State};
 use crate::{KeyRange, OpenError, Options, RangeResponse, Revision, Store};
 use proptest::prelude::*;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
