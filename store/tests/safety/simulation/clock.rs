@@ -1,4 +1,4 @@
-//! A clock that goes by simulated time, and can be put forward.
+//! A clock that goes by tokio's time, which may be simulated, and can be put forward.
 
 use futures::future::BoxFuture;
 use orchd_store::clock::Clock;

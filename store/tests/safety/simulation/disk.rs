@@ -29,8 +29,10 @@ struct Content {
     seen: Vec<u8>,
     /// As it is for good.
     kept: Vec<u8>,
-    /// Written and not synced: where, and how much.
+    /// Written and not synced: where, and what.
     pending: Vec<(usize, Vec<u8>)>,
+    /// So many of them the disk has said to have synced, if it lies.
+    promised: usize,
 }
 
 impl Content {
@@ -43,9 +45,11 @@ impl Content {
 
     /// The first `count` writes come to stay.
     fn keep(&mut self, count: usize) {
-        for (at, bytes) in self.pending.drain(..count.min(self.pending.len())) {
+        let count = count.min(self.pending.len());
+        for (at, bytes) in self.pending.drain(..count) {
             Self::write(&mut self.kept, at, &bytes);
         }
+        self.promised = self.promised.saturating_sub(count);
     }
 
     /// The power fails: all, none, or some sectors of what was not synced survive.
@@ -61,7 +65,7 @@ impl Content {
                 from = until;
             }
         }
-        self.seen = self.kept.clone();
+        (self.seen, self.promised) = (self.kept.clone(), 0);
     }
 }
 
@@ -110,7 +114,7 @@ struct Shared {
     /// The longest that a sync takes, in microseconds.
     slow_us: Mutex<u64>,
     usual_us: u64,
-    /// It says that it has synced, and has not.
+    /// What it says to have synced is there for good only after the next time.
     lies: bool,
 }
 
@@ -240,9 +244,6 @@ impl Disk for Mounted {
     }
 
     fn sync_dir(&self, within: &Path) -> io::Result<()> {
-        if self.shared.lies {
-            return Ok(());
-        }
         self.shared.with(self.life, |medium| {
             for together in medium.pending.remove(within).unwrap_or_default() {
                 rename(&mut medium.kept_names, &together);
@@ -267,7 +268,7 @@ impl Disk for Mounted {
     fn engine(&self, path: &Path) -> Box<dyn Place> {
         let rows = self.shared.medium.lock().engines.entry(path.to_owned()).or_default().clone();
         let (shared, life) = (self.shared.clone(), self.life);
-        Box::new(SimulatedPlace { rows, lies: shared.lies, mounted: Arc::new(move || shared.with(life, |_| Ok(()))) })
+        Box::new(SimulatedPlace { rows, mounted: Arc::new(move || shared.with(life, |_| Ok(()))) })
     }
 }
 
@@ -308,12 +309,7 @@ impl File for Opened {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        let lies = self.shared.lies;
-        self.with(|content| {
-            if !lies {
-                content.keep(usize::MAX)
-            }
-        })
+        self.with(|content| content.keep(usize::MAX))
     }
 
     fn sync_data(&self) -> BoxFuture<'_, io::Result<()>> {
@@ -323,8 +319,11 @@ impl File for Opened {
             self.shared.trace.note(format_args!("{}  {} synced", self.shared.name, self.name));
             let lies = self.shared.lies;
             self.with(|content| {
-                if !lies {
-                    content.keep(written)
+                if lies {
+                    content.keep(content.promised);
+                    content.promised = written.min(content.pending.len());
+                } else {
+                    content.keep(written);
                 }
             })
         }

@@ -58,7 +58,7 @@ pub async fn befall(cluster: Arc<Cluster>, fault: Fault, mut rng: StdRng) {
     let leader = cluster.leader().filter(|_| rng.random_bool(0.6));
     let victim = leader.unwrap_or(rng.random_range(0..3));
     let other = (victim + rng.random_range(1..3)) % 3;
-    let during = ms(&mut rng, 50..2500);
+    let (during, all_three) = (ms(&mut rng, 50..2500), rng.random_bool(0.5));
     cluster.trace.note(format_args!("{fault:?} of {} and {} for {during:?}", NAMES[victim], NAMES[other]));
     match fault {
         Fault::Kill => down(&cluster, victim, false, during).await,
@@ -70,7 +70,7 @@ pub async fn befall(cluster: Arc<Cluster>, fault: Fault, mut rng: StdRng) {
                 down(&cluster, other, true, during / 2).await;
             };
             let third = async {
-                if during.as_millis() % 2 == 0 {
+                if all_three {
                     down(&cluster, 3 - victim - other, true, during).await;
                 }
             };
