@@ -14,8 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// # Errors
-/// `Damaged`: the log has been purged beyond what checkpoint and snapshot hold.
+/// `Damaged`: the log has been purged beyond what checkpoint and snapshot hold. `Io`.
 pub fn recover(disk: Arc<dyn Disk>, dir: &Path, log: &Log) -> Result<(State, Snapshots), OpenError> {
+    Snapshots::discard_unfinished(&*disk, dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
     // Entries before this one are not in the log any more.
     let begins = log.state().purged.map_or(0, |(upto, _)| upto + 1);
     let mut checkpoint = Checkpoint::new(disk.engine(&dir.join("checkpoint")));

@@ -153,6 +153,18 @@ impl Snapshots {
         dir.join(NAME)
     }
 
+    /// Removes what is left of snapshots that were being written, or received, when the process ended.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn discard_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        let unfinished = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.strip_prefix(NAME)).is_some_and(|rest| rest.starts_with('.'))
+        };
+        disk.list(dir)?.iter().filter(|path| unfinished(path)).try_for_each(|path| disk.remove(path))
+    }
+
     /// Brings the checkpoint up to what is applied.
     ///
     /// # Errors

@@ -179,6 +179,18 @@ async fn a_store_outlives_its_checkpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_snapshot_is_removed_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).await.close().await;
+    let left = ["snapshot.new", "snapshot.1f"].map(|name| dir.path().join(name));
+    for path in &left {
+        std::fs::write(path, "half").unwrap();
+    }
+    open(dir.path()).await.close().await;
+    assert!(!left.iter().any(|path| path.exists()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purged_log_goes_on_from_the_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
