@@ -215,6 +215,14 @@ impl Cluster {
         }
     }
 
+    /// Panics if a start has left what a process that died was writing.
+    pub fn check_files(&self) {
+        for member in &self.members {
+            let left: Vec<_> = member.drive.files().into_iter().filter(|path| path.to_string_lossy().contains("snapshot.")).collect();
+            assert!(left.is_empty(), "nobody removes {left:?}");
+        }
+    }
+
     /// Panics if something has happened that must not.
     pub fn check(&self) {
         let wrong = self.wrong.lock();

@@ -163,6 +163,11 @@ impl Drive {
         *medium = Medium { life: medium.life + 1, ..Medium::default() };
     }
 
+    /// The files on it.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.0.medium.lock().names.keys().cloned().collect()
+    }
+
     /// From now on a sync takes so long at most; None: as usual.
     pub fn slow(&self, us: Option<u64>) {
         *self.0.slow_us.lock() = us.unwrap_or(self.0.usual_us);

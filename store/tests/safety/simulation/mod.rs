@@ -84,6 +84,7 @@ async fn simulate(seed: u64, plan: Plan) -> Ran {
     cluster.recover().await;
     let history = run.finish(&cluster.targets()).await;
     cluster.agree().await;
+    cluster.check_files();
     cluster.check();
     Ran { traced: cluster.trace.taken(), history, simulated: begun.elapsed() }
 }
