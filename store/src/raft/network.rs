@@ -78,13 +78,14 @@ pub struct Network(pub Arc<Peers>);
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, _target: u64, info: &Info) -> Peer {
-        Peer { peers: self.0.clone(), address: info.address().to_owned(), appends: Arc::default() }
+    async fn new_client(&mut self, target: u64, info: &Info) -> Peer {
+        Peer { target, peers: self.0.clone(), address: info.address().to_owned(), appends: Arc::default() }
     }
 }
 
 /// One use of a way to a member.
 pub struct Peer {
+    target: u64,
     peers: Arc<Peers>,
     address: String,
     /// The connection for entries, while no stream uses it.
@@ -107,7 +108,10 @@ impl Peer {
         let Some(dialer) = &self.peers.dialer else {
             return Err(RPCError::Unreachable(Unreachable::new(&NoWay(self.address.clone()))));
         };
-        dialer.dial(&self.address, Purpose::Append).await.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+        dialer
+            .dial(&self.address, Purpose::Append { to: self.target })
+            .await
+            .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
 }
 
@@ -163,11 +167,11 @@ impl RaftNetworkV2<Types> for Peer {
     }
 
     async fn vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.vote_call(Call::Vote(rpc)).await
+        self.vote_call(Call::Vote { to: self.target, request: rpc }).await
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.vote_call(Call::PreVote(rpc)).await
+        self.vote_call(Call::PreVote { to: self.target, request: rpc }).await
     }
 
     async fn full_snapshot(
@@ -181,7 +185,7 @@ impl RaftNetworkV2<Types> for Peer {
             return Err(StreamingError::Unreachable(Unreachable::new(&NoWay(self.address.clone()))));
         };
         tokio::select! {
-            sent = snapshot_stream::send(dialer, &self.address, vote, snapshot) => match sent {
+            sent = snapshot_stream::send(dialer, &self.address, self.target, vote, snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
                 Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
             },
@@ -194,7 +198,7 @@ impl RaftNetworkV2<Types> for Peer {
         request: TransferLeaderRequest<Types>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        match self.peers.call(&self.address, &Call::Transfer(request), VOTE).await {
+        match self.peers.call(&self.address, &Call::Transfer { to: self.target, request }, VOTE).await {
             Ok(Answer::Transfer(response)) => Ok(response),
             Ok(other) => Err(unexpected(&other)),
             Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),

@@ -369,6 +369,11 @@ impl Node {
     pub(super) async fn answer(&self, call: Call) -> Result<Answer, StoreError> {
         let office = || self.office.get().and_then(Weak::upgrade).ok_or(StoreError::NoLeader);
         let led = || if self.leads() { Ok(()) } else { Err(StoreError::NoLeader) };
+        if let Call::PreVote { to, .. } | Call::Vote { to, .. } | Call::Transfer { to, .. } = &call
+            && *to != self.id
+        {
+            return Err(StoreError::MemberNotFound);
+        }
         Ok(match call {
             Call::Place => Answer::Place(if self.state.applied().next > 1 { Place::Formed } else { Place::Founding }),
             Call::Join { name, instance } => match led() {
@@ -381,9 +386,11 @@ impl Node {
                     None => return Err(StoreError::NoLeader),
                 },
             },
-            Call::PreVote(request) => Answer::Vote(self.raft.pre_vote(request).await.map_err(refused)?),
-            Call::Vote(request) => Answer::Vote(self.raft.vote(request).await.map_err(refused)?),
-            Call::Transfer(request) => Answer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?),
+            Call::PreVote { request, .. } => Answer::Vote(self.raft.pre_vote(request).await.map_err(refused)?),
+            Call::Vote { request, .. } => Answer::Vote(self.raft.vote(request).await.map_err(refused)?),
+            Call::Transfer { request, .. } => {
+                Answer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?)
+            }
             Call::ReadIndex => Answer::Index(self.read_index().await?),
             Call::Propose(commands) => {
                 led()?;

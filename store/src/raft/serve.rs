@@ -93,8 +93,8 @@ impl Door {
         }
         match hello.purpose {
             Purpose::Calls => self.calls(connection).await,
-            Purpose::Append => self.append(connection).await,
-            Purpose::Snapshot => self.snapshot(connection).await,
+            Purpose::Append { .. } => self.append(connection).await,
+            Purpose::Snapshot { .. } => self.snapshot(connection).await,
         }
     }
 
@@ -108,7 +108,12 @@ impl Door {
                 hello.cluster, self.cluster
             ));
         }
-        None
+        match (hello.purpose, self.node()) {
+            (Purpose::Append { to } | Purpose::Snapshot { to }, Some(node)) if to != node.id => {
+                Some(format!("member {to:x} is not here, but {:x}", node.id))
+            }
+            _ => None,
+        }
     }
 
     fn node(&self) -> Option<Node> {

@@ -28,10 +28,10 @@ async fn within<T>(wait: Duration, work: impl Future<Output = io::Result<T>>) ->
 ///
 /// # Errors
 /// No way, or it was not taken.
-pub async fn send(dialer: &Dialer, address: &str, vote: Vote, snapshot: SnapshotOf<Types, SnapshotData>) -> io::Result<Vote> {
+pub async fn send(dialer: &Dialer, address: &str, to: u64, vote: Vote, snapshot: SnapshotOf<Types, SnapshotData>) -> io::Result<Vote> {
     // Opened first: the file's name may go to a newer snapshot meanwhile.
     let file = snapshot.snapshot.file()?;
-    let mut connection = dialer.dial(address, Purpose::Snapshot).await?;
+    let mut connection = dialer.dial(address, Purpose::Snapshot { to }).await?;
     let head = SnapshotHead { vote, meta: snapshot.meta };
     connection.feed(codec::encode(&head)?).await?;
     let mut sent = 0;
