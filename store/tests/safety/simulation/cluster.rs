@@ -99,6 +99,7 @@ impl Cluster {
                     tokio::spawn(cluster.clone().watch_terms(store.clone()));
                     member.slot.put(Some(store));
                 }
+                Err(_) if member.drive.is_broken() => {}
                 Err(error) => cluster.wrong.lock().push(format!("{} does not open: {error}", member.name)),
             }
         });
@@ -212,6 +213,23 @@ impl Cluster {
             }
             assert!(begun.elapsed() < PATIENCE, "the members do not agree: {held:?}");
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until the group has three members that vote, each under its own name.
+    pub async fn settle(&self) {
+        let begun = Instant::now();
+        for store in self.members.iter().filter_map(|member| member.slot.store()) {
+            loop {
+                let members = store.members();
+                let mut names: Vec<_> = members.iter().filter(|member| !member.learner).map(|member| &member.name[..]).collect();
+                names.sort_unstable();
+                if names == NAMES && members.len() == NAMES.len() {
+                    break;
+                }
+                assert!(begun.elapsed() < PATIENCE, "the members should be three, each of them once: {members:?}");
+                tokio::time::sleep(LOOK).await;
+            }
         }
     }
 

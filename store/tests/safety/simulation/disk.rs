@@ -93,6 +93,8 @@ fn rename(names: &mut Names, changes: &[Naming]) {
 struct Medium {
     /// How often it was taken away from whoever used it.
     life: u64,
+    /// Nothing can be written to files.
+    broken: bool,
     /// Files made up to now.
     made: u64,
     names: Names,
@@ -127,7 +129,9 @@ impl Drive {
 
     /// The disk as a process that starts now has it.
     pub fn mount(&self) -> Arc<Mounted> {
-        Arc::new(Mounted { shared: self.0.clone(), life: self.0.medium.lock().life })
+        let mut medium = self.0.medium.lock();
+        medium.broken = false;
+        Arc::new(Mounted { shared: self.0.clone(), life: medium.life })
     }
 
     /// Takes it away from whoever uses it; nothing is lost.
@@ -135,10 +139,19 @@ impl Drive {
         self.0.medium.lock().life += 1;
     }
 
+    /// Until it is mounted anew, whatever is written fails.
+    pub fn break_down(&self) {
+        self.0.medium.lock().broken = true;
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.0.medium.lock().broken
+    }
+
     /// As `take`; and what was not synced may be lost.
     pub fn fail(&self) {
+        self.take();
         let (mut medium, mut rng) = (self.0.medium.lock(), self.0.rng.lock());
-        medium.life += 1;
         let added = medium.pending.values().flatten().flatten().filter_map(|naming| match naming {
             Naming::Add(_, file) => Some(file),
             Naming::Remove(_) => None,
@@ -288,6 +301,15 @@ impl Opened {
     fn with<T>(&self, work: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
         self.shared.with(self.life, |_| Ok(work(&mut self.file.lock())))
     }
+
+    fn change<T>(&self, work: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
+        self.shared.with(self.life, |medium| {
+            if medium.broken {
+                return Err(io::Error::other("the disk is broken"));
+            }
+            Ok(work(&mut self.file.lock()))
+        })
+    }
 }
 
 impl File for Opened {
@@ -307,14 +329,14 @@ impl File for Opened {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let crc = crc32fast::hash(bytes);
         self.shared.trace.note(format_args!("{}  {} at {offset}: {} bytes {crc:08x}", self.shared.name, self.name, bytes.len()));
-        self.with(|content| {
+        self.change(|content| {
             Content::write(&mut content.seen, offset as usize, bytes);
             content.pending.push((offset as usize, bytes.to_vec()));
         })
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.with(|content| content.keep(usize::MAX))
+        self.change(|content| content.keep(usize::MAX))
     }
 
     fn sync_data(&self) -> BoxFuture<'_, io::Result<()>> {
@@ -323,7 +345,7 @@ impl File for Opened {
             tokio::time::sleep(self.shared.sync_delay()).await;
             self.shared.trace.note(format_args!("{}  {} synced", self.shared.name, self.name));
             let lies = self.shared.lies;
-            self.with(|content| {
+            self.change(|content| {
                 if lies {
                     content.keep(content.promised);
                     content.promised = written.min(content.pending.len());

@@ -29,11 +29,13 @@ pub enum Fault {
     /// Messages from one to another take long.
     SlowLink,
     SlowDisk,
+    /// What one writes fails, until it is started anew.
+    BrokenDisk,
     Jump,
     MoveLeader,
 }
 
-pub const EVERY: [Fault; 12] = [
+pub const EVERY: [Fault; 13] = [
     Fault::Kill,
     Fault::Power,
     Fault::Blackout,
@@ -44,6 +46,7 @@ pub const EVERY: [Fault; 12] = [
     Fault::Reset,
     Fault::SlowLink,
     Fault::SlowDisk,
+    Fault::BrokenDisk,
     Fault::Jump,
     Fault::MoveLeader,
 ];
@@ -99,6 +102,11 @@ pub async fn befall(cluster: Arc<Cluster>, fault: Fault, mut rng: StdRng) {
             cluster.members[victim].drive.slow(Some(rng.random_range(50_000..1_500_000)));
             sleep(during).await;
             cluster.members[victim].drive.slow(None);
+        }
+        Fault::BrokenDisk => {
+            cluster.members[victim].drive.break_down();
+            sleep(during / 2).await;
+            down(&cluster, victim, all_three, during / 2).await;
         }
         Fault::Jump => cluster.members[victim].clock.jump(rng.random_range(500..8_000)),
         Fault::MoveLeader => {

@@ -82,6 +82,7 @@ async fn simulate(seed: u64, plan: Plan) -> Ran {
         cluster.check();
     }
     cluster.recover().await;
+    cluster.settle().await;
     let history = run.finish(&cluster.targets()).await;
     cluster.agree().await;
     cluster.check_files();
