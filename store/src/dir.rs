@@ -1,11 +1,12 @@
-//! The data directory: whose it is, what format it has, and which member lives in it. May import: `error`.
+//! The data directory: whose it is, what format it has, and which member lives in it. May import: `disk`, `error`,
+//! `random`.
 
+use crate::disk::{self, Disk, Lock, Open};
 use crate::error::OpenError;
-use nix::fcntl::{Flock, FlockArg};
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use crate::random;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The format that this orchd writes.
 const FORMAT: u32 = 1;
@@ -26,10 +27,10 @@ pub struct Identity {
 }
 
 /// The directory, locked against other processes until this is dropped.
-#[derive(Debug)]
 pub struct Dir {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: Lock,
 }
 
 impl Dir {
@@ -37,17 +38,14 @@ impl Dir {
     ///
     /// # Errors
     /// `InUse`, `NewerFormat`, `Io`.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let failed = |path: PathBuf| move |source| OpenError::Io { path, source };
-        let named = make(path).map_err(failed(path.to_owned()))?;
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, OpenError> {
+        let named = disk.make_dir(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         let lock = path.join(LOCK_FILE);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(failed(lock.clone()))?;
-        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => OpenError::InUse { path: path.to_owned() },
-            errno => OpenError::Io { path: lock.clone(), source: errno.into() },
+        let locked = disk.lock(&lock).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse { path: path.to_owned() },
+            _ => OpenError::Io { path: lock, source },
         })?;
-        let dir = Self { path: path.to_owned(), _lock: locked };
+        let dir = Self { disk, path: path.to_owned(), _lock: locked };
         dir.check_format(&named)?;
         Ok(dir)
     }
@@ -60,9 +58,9 @@ impl Dir {
     /// directory whose name is lost to a power failure is lost with everything in it.
     fn check_format(&self, named: &[PathBuf]) -> Result<(), OpenError> {
         let path = self.path.join(FORMAT_FILE);
-        let Some(text) = read(&path)? else {
+        let Some(text) = self.read(&path)? else {
             for parent in named {
-                File::open(parent).and_then(|parent| parent.sync_all()).map_err(|source| OpenError::Io { path: parent.clone(), source })?;
+                self.disk.sync_dir(parent).map_err(|source| OpenError::Io { path: parent.clone(), source })?;
             }
             return self.write(FORMAT_FILE, &format!("{FORMAT}\n"));
         };
@@ -93,7 +91,7 @@ impl Dir {
         if let Some(instance) = self.number(INSTANCE_FILE)? {
             return Ok(instance);
         }
-        let instance = rand::random_range(1..=u64::MAX);
+        let instance = random::id();
         self.write(INSTANCE_FILE, &numbered(instance))?;
         Ok(instance)
     }
@@ -110,7 +108,7 @@ impl Dir {
 
     fn number(&self, name: &str) -> Result<Option<u64>, OpenError> {
         let path = self.path.join(name);
-        let Some(text) = read(&path)? else { return Ok(None) };
+        let Some(text) = self.read(&path)? else { return Ok(None) };
         let damaged = || OpenError::Damaged(format!("{} holds {text:?}, not a number in base 16 and its checksum", path.display()));
         let (number, checked) = text.trim().split_once(CHECKED).map_or((text.trim(), false), |(number, _)| (number, true));
         let number = u64::from_str_radix(number, 16).map_err(|_| damaged())?;
@@ -123,41 +121,28 @@ impl Dir {
         let path = self.path.join(name);
         let half = self.path.join(format!("{name}.new"));
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
-            file.write_all(text.as_bytes())?;
+            let file = self.disk.open(&half, Open::Create)?;
+            file.write_at(text.as_bytes(), 0)?;
             file.sync_all()?;
-            std::fs::rename(&half, &path)?;
-            File::open(&self.path)?.sync_all()
+            self.disk.rename(&half, &path)?;
+            self.disk.sync_dir(&self.path)
         })();
         written.map_err(|source| OpenError::Io { path, source })
     }
-}
 
-/// Makes a directory if missing. Returns where it has its name, and where those above it have that had to be made.
-fn make(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) => parent.to_owned(),
-        None => path.to_owned(),
-    };
-    let missing = path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty() && !above.exists());
-    let named = std::iter::once(path).chain(missing).map(parent).collect();
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    Ok(named)
+    fn read(&self, path: &Path) -> Result<Option<String>, OpenError> {
+        match disk::read(&*self.disk, path) {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes);
+                text.map(Some).map_err(|_| OpenError::Damaged(format!("{} holds what is no text", path.display())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OpenError::Io { path: path.to_owned(), source }),
+        }
+    }
 }
 
 /// A number as it is written, with a checksum: another member's number is as good a number as any.
 fn numbered(number: u64) -> String {
     format!("{number:x}{CHECKED}{:08x}\n", crc32fast::hash(&number.to_le_bytes()))
-}
-
-fn read(path: &Path) -> Result<Option<String>, OpenError> {
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let text = String::from_utf8(bytes);
-            text.map(Some).map_err(|_| OpenError::Damaged(format!("{} holds what is no text", path.display())))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(OpenError::Io { path: path.to_owned(), source }),
-    }
 }

@@ -1,10 +1,12 @@
 //! The store's group, as its users see it: who belongs to it, who leads, how this replica stands. May import: `cluster`,
-//! `error`, `handle`, `raft`.
+//! `disk`, `error`, `handle`, `raft`, `work`.
 
 use crate::cluster::{Member, Status};
+use crate::disk::Stream;
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raft::{Change, Leadership};
+use crate::work::blocking;
 use bytes::Bytes;
 
 impl Store {
@@ -137,10 +139,10 @@ impl Store {
     ///
     /// # Errors
     /// `Failed`: it could not be written.
-    pub async fn snapshot_file(&self) -> Result<std::fs::File, StoreError> {
+    pub async fn snapshot_file(&self) -> Result<Stream, StoreError> {
         let shared = self.shared.clone();
-        let made = tokio::task::spawn_blocking(move || shared.snapshots.build(&shared.state).and_then(|image| image.file()));
+        let made = blocking(move || shared.snapshots.build(&shared.state).and_then(|image| image.file()));
         let failed = |error: &dyn std::fmt::Display| StoreError::Failed(format!("no snapshot could be written: {error}"));
-        made.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+        made.await.and_then(|file| file).map(Stream::new).map_err(|error| failed(&error))
     }
 }

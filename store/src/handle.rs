@@ -1,7 +1,7 @@
 //! `Store`: what the rest of orchd and the etcd face call.
 
 use crate::batch::Batcher;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::cluster::Group;
 use crate::command::{Command, KeyRange, Output, RangeRequest, RangeResponse, Revision, Txn, TxnResponse};
 use crate::dir::Dir;
@@ -11,6 +11,7 @@ use crate::log::{Log, LogError};
 use crate::machine;
 use crate::office::Leader;
 use crate::raft::{Item, Node, Office, Parts};
+use crate::random;
 use crate::reads::Barrier;
 use crate::recovery;
 use crate::snapshot::Snapshots;
@@ -18,6 +19,8 @@ use crate::space::Space;
 use crate::state::State;
 use crate::threads::Threads;
 use crate::watch::Hub;
+use crate::work::blocking;
+use crate::world::World;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -109,7 +112,7 @@ impl Store {
     /// # Errors
     /// See `OpenError`; nothing is half made then.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        Self::open_with(options, Arc::new(SystemClock::default())).await
+        Self::open_on_threads(options, World::default()).await
     }
 
     /// As `open`, with another clock for leases.
@@ -117,27 +120,41 @@ impl Store {
     /// # Errors
     /// As `open`.
     pub async fn open_with(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        Self::open_on_threads(options, World { clock, ..World::default() }).await
+    }
+
+    /// Opens the store in this world, on the present runtime. If that has one thread only, the store has no other, and does
+    /// everything in an order that follows from time, network and disk.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn open_in(options: Options, world: World) -> Result<Self, OpenError> {
+        Ok(Self { shared: Arc::new(Self::open_here(options, world).await?), fence: None })
+    }
+
+    async fn open_on_threads(options: Options, world: World) -> Result<Self, OpenError> {
         let path = options.dir.clone();
         let threads = Threads::start().map_err(|source| OpenError::Io { path, source })?;
-        let opening = threads.handle().spawn(Self::open_here(options, clock));
+        let opening = threads.handle().spawn(Self::open_here(options, world));
         let opening = Opening(opening);
         let shared = opening.await?;
         shared.running.lock().as_mut().expect("nobody has closed it yet").threads = Some(threads);
         Ok(Self { shared: Arc::new(shared), fence: None })
     }
 
-    /// Opens the store on the present runtime, on which all of its tasks then run.
-    async fn open_here(options: Options, clock: Arc<dyn Clock>) -> Result<Shared, OpenError> {
+    /// All of the store's tasks then run on the present runtime.
+    async fn open_here(options: Options, world: World) -> Result<Shared, OpenError> {
         let Options { dir, quota_bytes, group } = options;
-        let (dir, log, state, snapshots) = tokio::task::spawn_blocking(move || {
-            let dir = Dir::open(&dir)?;
-            let log = Log::open(&dir.path().join("log")).map_err(failed)?;
-            let (state, snapshots) = recovery::recover(dir.path(), &log)?;
+        let World { disk, clock, sizes } = world.clone();
+        let (dir, log, state, snapshots) = blocking(move || {
+            let dir = Dir::open(world.disk.clone(), &dir)?;
+            let log = Log::open(&world, &dir.path().join("log")).map_err(failed)?;
+            let (state, snapshots) = recovery::recover(world.disk, dir.path(), &log)?;
             Ok::<_, OpenError>((dir, Arc::new(log), Arc::new(state), Arc::new(snapshots)))
         })
         .await
         .map_err(|error| OpenError::Damaged(error.to_string()))??;
-        let parts = Parts { log: log.clone(), state: state.clone(), snapshots: snapshots.clone() };
+        let parts = Parts { disk: disk.clone(), log: log.clone(), state: state.clone(), snapshots: snapshots.clone() };
         let node = match Node::start(&dir, group, parts).await {
             Ok(node) => node,
             Err(error) => {
@@ -146,10 +163,16 @@ impl Store {
                 return Err(error);
             }
         };
-        let space = Arc::new(Space::new(dir.path().to_owned(), quota_bytes, log.clone(), state.clone()));
+        let space = Arc::new(Space::new(disk, dir.path().to_owned(), quota_bytes, log.clone(), state.clone()));
         let (stop, stopped) = watch::channel(false);
-        let keeper =
-            Keeper { state: state.clone(), log: log.clone(), snapshots: snapshots.clone(), space: space.clone(), node: node.clone() };
+        let keeper = Keeper {
+            state: state.clone(),
+            log: log.clone(),
+            snapshots: snapshots.clone(),
+            space: space.clone(),
+            node: node.clone(),
+            log_bytes: sizes.log,
+        };
         let running = Running { stop, keeper: tokio::spawn(keeper.run(stopped)), _dir: dir, threads: None };
         let batcher = Batcher::start(node.clone());
         let leases = Leases::start(state.clone(), node.clone(), batcher.clone(), clock);
@@ -248,7 +271,8 @@ impl Store {
     pub async fn lease_grant(&self, id: i64, ttl_s: i64) -> Result<i64, StoreError> {
         let ttl_s = ttl_s.max(lease::MIN_TTL_S);
         loop {
-            let chosen = if id != 0 { id } else { rand::random_range(1..=i64::MAX) };
+            // An id is positive.
+            let chosen = if id != 0 { id } else { ((random::id() >> 1) as i64).max(1) };
             match self.submit(Command::LeaseGrant { id: chosen, ttl_s }).await {
                 Ok(Output::LeaseGranted { id, .. }) => {
                     self.shared.leases.note_granted();
@@ -320,7 +344,7 @@ async fn wind_up(running: Running, node: Node, state: Arc<State>, snapshots: Arc
     }
     node.hand_over().await;
     node.shutdown().await;
-    let saved = tokio::task::spawn_blocking(move || {
+    let saved = blocking(move || {
         let saved = snapshots.save(&state);
         snapshots.close();
         saved

@@ -1,6 +1,6 @@
 //! Keeps the store's files short: brings the checkpoint up in the background, writes a snapshot when the log has grown to
 //! more than what it describes, and has the log before it purged. May import: `engine`, `log`, `raft`, `snapshot`, `space`,
-//! `state`.
+//! `state`, `work`.
 
 use crate::engine::EngineError;
 use crate::log::Log;
@@ -8,17 +8,18 @@ use crate::raft::Node;
 use crate::snapshot::Snapshots;
 use crate::space::Space;
 use crate::state::State;
+use crate::work::blocking;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How often it looks.
 const TICK: Duration = Duration::from_millis(500);
 /// Bytes of log, and time, that a restart may have to go through again.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 const CHECKPOINT_AGE: Duration = Duration::from_secs(15);
-/// Bytes of log below which no snapshot is written; when space is tight, the smaller one.
-const SNAPSHOT_BYTES: u64 = 64 << 20;
+/// Bytes of log below which no snapshot is written when space is tight.
 const SNAPSHOT_TIGHT_BYTES: u64 = 12 << 20;
 /// Bytes that checkpoint and snapshot may waste before they are made anew; when space is tight, the smaller one.
 const WASTE_BYTES: u64 = 48 << 20;
@@ -32,6 +33,8 @@ pub struct Keeper {
     pub snapshots: Arc<Snapshots>,
     pub space: Arc<Space>,
     pub node: Node,
+    /// Bytes of log below which no snapshot is written.
+    pub log_bytes: u64,
 }
 
 /// What has been done up to now.
@@ -82,7 +85,7 @@ impl Keeper {
             progress.dirty = None;
         }
         let held = self.state.read(|machine| machine.bytes());
-        let least = if tight { SNAPSHOT_TIGHT_BYTES } else { SNAPSHOT_BYTES.max(2 * held) };
+        let least = if tight { SNAPSHOT_TIGHT_BYTES } else { self.log_bytes.max(2 * held) };
         let waste = if tight { WASTE_TIGHT_BYTES } else { WASTE_BYTES };
         if (self.log.bytes() > least && self.snapshot_lags(crate::raft::KEEP_ENTRIES))
             || (self.snapshots.image_bytes() > 2 * held + waste && self.snapshot_lags(0))
@@ -108,6 +111,6 @@ impl Keeper {
 
     async fn blocking(&self, work: impl FnOnce(&State, &Snapshots) -> Result<(), EngineError> + Send + 'static) -> Result<(), EngineError> {
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        tokio::task::spawn_blocking(move || work(&state, &snapshots)).await.map_err(std::io::Error::other)?
+        blocking(move || work(&state, &snapshots)).await?
     }
 }

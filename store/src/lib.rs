@@ -12,7 +12,8 @@ pub mod cluster;
 mod codec;
 pub mod command;
 mod dir;
-mod engine;
+pub mod disk;
+pub mod engine;
 mod error;
 pub mod etcd;
 mod group;
@@ -23,6 +24,7 @@ mod log;
 mod machine;
 mod office;
 mod raft;
+pub mod random;
 mod reads;
 mod recovery;
 mod rows;
@@ -33,6 +35,8 @@ mod state;
 mod threads;
 pub mod transport;
 mod watch;
+mod work;
+pub mod world;
 
 pub use cluster::{Group, Member, Status};
 pub use command::{

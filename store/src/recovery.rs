@@ -1,8 +1,9 @@
 //! From the files to a machine: which of checkpoint and snapshot a start begins with. What the log holds beyond it, Raft
-//! applies. May import: `checkpoint`, `engine`, `error`, `log`, `machine`, `snapshot`, `state`.
+//! applies. May import: `checkpoint`, `disk`, `engine`, `error`, `log`, `machine`, `snapshot`, `state`.
 
 use crate::checkpoint::Checkpoint;
-use crate::engine::{EngineError, sled::SledPlace};
+use crate::disk::Disk;
+use crate::engine::EngineError;
 use crate::error::OpenError;
 use crate::log::Log;
 use crate::machine::Machine;
@@ -10,15 +11,17 @@ use crate::snapshot::{Image, Snapshots};
 use crate::state::{Applied, State};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Arc;
 
 /// # Errors
-/// `Damaged`: the log has been purged beyond what checkpoint and snapshot hold.
-pub fn recover(dir: &Path, log: &Log) -> Result<(State, Snapshots), OpenError> {
+/// `Damaged`: the log has been purged beyond what checkpoint and snapshot hold. `Io`.
+pub fn recover(disk: Arc<dyn Disk>, dir: &Path, log: &Log) -> Result<(State, Snapshots), OpenError> {
+    Snapshots::discard_unfinished(&*disk, dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
     // Entries before this one are not in the log any more.
     let begins = log.state().purged.map_or(0, |(upto, _)| upto + 1);
-    let mut checkpoint = Checkpoint::new(Box::new(SledPlace::new(dir.join("checkpoint"))));
+    let mut checkpoint = Checkpoint::new(disk.engine(&dir.join("checkpoint")));
     let path = Snapshots::path(dir);
-    let image = Image::open(&path).unwrap_or_else(|error| {
+    let image = Image::open(disk.clone(), &path).unwrap_or_else(|error| {
         tracing::error!(path = %path.display(), %error, "the snapshot cannot be read");
         None
     });
@@ -32,7 +35,7 @@ pub fn recover(dir: &Path, log: &Log) -> Result<(State, Snapshots), OpenError> {
             loaded
         }
     };
-    Ok((State::new(machine, applied), Snapshots::new(dir.to_owned(), checkpoint, image)))
+    Ok((State::new(machine, applied), Snapshots::new(disk, dir.to_owned(), checkpoint, image)))
 }
 
 /// The checkpoint's state, if the log goes on from it.

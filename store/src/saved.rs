@@ -1,15 +1,19 @@
 //! Snapshots that people keep: what one holds, and a new store made of it. The file is what the etcd face sends: a snapshot,
-//! zeros up to a whole page, and the sha256 of both. May import: `dir`, `error`, `machine`, `raft`, `snapshot`.
+//! zeros up to a whole page, and the sha256 of both. May import: `dir`, `disk`, `error`,
+//! `machine`, `raft`, `snapshot`, `world`.
 
 use crate::command::Revision;
 use crate::dir::Dir;
+use crate::disk::System;
 use crate::machine::Hashing;
 use crate::raft;
 use crate::snapshot::{Image, Snapshots};
+use crate::world::World;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 const BUFFER: usize = 128 << 10;
@@ -53,7 +57,7 @@ pub fn inspect(path: &Path) -> Result<Summary, SavedError> {
 
 fn open(path: &Path) -> Result<(Image, Summary), SavedError> {
     let missing = || io::Error::from(io::ErrorKind::NotFound);
-    let image = Image::open(path).and_then(|image| image.ok_or_else(missing)).map_err(failed(path))?;
+    let image = Image::open(Arc::new(System), path).and_then(|image| image.ok_or_else(missing)).map_err(failed(path))?;
     let machine = image.load().map_err(failed(path))?;
     let everything = crate::RangeRequest { count_only: true, ..crate::RangeRequest::new(crate::KeyRange::prefix("")) };
     let refused = |error: crate::StoreError| failed(path)(io::Error::other(error));
@@ -105,8 +109,9 @@ pub async fn restore(path: &Path, dir: &Path, name: &str) -> Result<Summary, Sav
     }
     check(path)?;
     let (image, summary) = open(path)?;
-    let held = Dir::open(dir).map_err(|error| failed(dir)(io::Error::other(error)))?;
-    let applied = raft::found(&held, name, image.applied()).await.map_err(failed(dir))?;
+    let world = World::default();
+    let held = Dir::open(world.disk.clone(), dir).map_err(|error| failed(dir)(io::Error::other(error)))?;
+    let applied = raft::found(&world, &held, name, image.applied()).await.map_err(failed(dir))?;
     image.copy(applied, &Snapshots::path(dir)).map_err(failed(dir))?;
     Ok(summary)
 }

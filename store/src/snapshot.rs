@@ -3,18 +3,17 @@
 //!
 //! The file: a magic, then records of length, checksum and bytes: the header, then key and value of every entry in key
 //! order, then an empty record. It is written beside the old one, synced, and renamed. May import: `checkpoint`, `codec`,
-//! `engine`, `machine`, `rows`, `state`.
+//! `disk`, `engine`, `machine`, `rows`, `state`.
 
 use crate::checkpoint::Checkpoint;
 use crate::codec;
+use crate::disk::{Disk, File, Open, Stream};
 use crate::engine::EngineError;
 use crate::machine::Machine;
 use crate::rows::{Header, Loader};
 use crate::state::{Applied, State};
 use parking_lot::Mutex;
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +25,7 @@ const RECORD: u32 = 64 << 20;
 
 /// A snapshot on disk.
 pub struct Image {
+    disk: Arc<dyn Disk>,
     header: Header,
     path: PathBuf,
 }
@@ -39,21 +39,21 @@ impl Image {
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn file(&self) -> io::Result<File> {
-        File::open(&self.path)
+    pub fn file(&self) -> io::Result<Arc<dyn File>> {
+        self.disk.open(&self.path, Open::Read)
     }
 
     /// Opens a snapshot that was written before, or received; None: there is no file.
     ///
     /// # Errors
     /// It is not readable or no snapshot.
-    pub fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = match File::open(path) {
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<Option<Self>> {
+        let file = match disk.open(path, Open::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        let header = read_header(&mut BufReader::new(file))?;
-        Ok(Some(Self { header, path: path.to_owned() }))
+        let header = read_header(&mut BufReader::new(Stream::new(file)))?;
+        Ok(Some(Self { disk, header, path: path.to_owned() }))
     }
 
     /// Writes it anew, as standing for another position.
@@ -61,19 +61,22 @@ impl Image {
     /// # Errors
     /// It cannot be read, or the new one not written.
     pub fn copy(&self, applied: Applied, path: &Path) -> io::Result<()> {
-        let mut reader = BufReader::with_capacity(BUFFER, File::open(&self.path)?);
+        let mut reader = self.reader()?;
         let header = Header { applied, ..read_header(&mut reader)? };
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let mut writer = BufWriter::with_capacity(BUFFER, file);
+        let mut writer = BufWriter::with_capacity(BUFFER, Stream::new(self.disk.open(path, Open::Create)?));
         writer.write_all(MAGIC)?;
         write_record(&mut writer, &codec::encode(&header)?)?;
         while let Some(record) = read_record(&mut reader)? {
             write_record(&mut writer, &record)?;
         }
         writer.write_all(&[0; 8])?;
-        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.file.sync_all()?;
         let dir = path.parent().ok_or_else(|| damaged("a snapshot without a directory"))?;
-        File::open(dir)?.sync_all()
+        self.disk.sync_dir(dir)
+    }
+
+    fn reader(&self) -> io::Result<BufReader<Stream>> {
+        Ok(BufReader::with_capacity(BUFFER, Stream::new(self.file()?)))
     }
 
     /// Makes the machine of it.
@@ -81,7 +84,7 @@ impl Image {
     /// # Errors
     /// It is not readable, or not as it was written.
     pub fn load(&self) -> io::Result<Machine> {
-        let mut reader = BufReader::with_capacity(BUFFER, File::open(&self.path)?);
+        let mut reader = self.reader()?;
         let mut loader = Loader::new(read_header(&mut reader)?);
         while let Some(key) = read_record(&mut reader)? {
             let value = read_record(&mut reader)?.ok_or_else(|| damaged("a key without a value"))?;
@@ -133,6 +136,7 @@ fn write_record(writer: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 
 /// Checkpoint and snapshot of a running store.
 pub struct Snapshots {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     checkpoint: Mutex<Checkpoint>,
     current: Mutex<Option<Arc<Image>>>,
@@ -141,12 +145,24 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    pub fn new(dir: PathBuf, checkpoint: Checkpoint, current: Option<Image>) -> Self {
-        Self { dir, checkpoint: Mutex::new(checkpoint), current: Mutex::new(current.map(Arc::new)), ready: Mutex::default() }
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, checkpoint: Checkpoint, current: Option<Image>) -> Self {
+        Self { disk, dir, checkpoint: Mutex::new(checkpoint), current: Mutex::new(current.map(Arc::new)), ready: Mutex::default() }
     }
 
     pub fn path(dir: &Path) -> PathBuf {
         dir.join(NAME)
+    }
+
+    /// Removes what is left of snapshots that were being written, or received, when the process ended.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn discard_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        let unfinished = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.strip_prefix(NAME)).is_some_and(|rest| rest.starts_with('.'))
+        };
+        disk.list(dir)?.iter().filter(|path| unfinished(path)).try_for_each(|path| disk.remove(path))
     }
 
     /// Brings the checkpoint up to what is applied.
@@ -174,7 +190,7 @@ impl Snapshots {
 
     /// Bytes of the current snapshot.
     pub fn image_bytes(&self) -> u64 {
-        self.current().and_then(|image| std::fs::metadata(&image.path).ok()).map_or(0, |metadata| metadata.len())
+        self.current().and_then(|image| image.file().and_then(|file| file.size()).ok()).unwrap_or(0)
     }
 
     /// One past the last log index that the checkpoint has.
@@ -204,7 +220,7 @@ impl Snapshots {
             written => written,
         };
         let header = header.inspect_err(|_| self.discard()).map_err(failed)?;
-        let image = Arc::new(Image { header, path: Self::path(&self.dir) });
+        let image = Arc::new(Image { disk: self.disk.clone(), header, path: Self::path(&self.dir) });
         *self.current.lock() = Some(image.clone());
         Ok(image)
     }
@@ -215,7 +231,7 @@ impl Snapshots {
 
     /// What there is of a snapshot that could not be finished only takes space.
     fn discard(&self) {
-        if let Err(error) = std::fs::remove_file(self.half())
+        if let Err(error) = self.disk.remove(&self.half())
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, "half a snapshot cannot be removed");
@@ -224,8 +240,7 @@ impl Snapshots {
 
     fn write(&self, checkpoint: &mut Checkpoint) -> Result<Header, EngineError> {
         let half = self.half();
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
-        let mut writer = BufWriter::with_capacity(BUFFER, file);
+        let mut writer = BufWriter::with_capacity(BUFFER, Stream::new(self.disk.open(&half, Open::Create)?));
         writer.write_all(MAGIC)?;
         write_record(&mut writer, &codec::encode(checkpoint.header())?)?;
         let header = checkpoint.entries(&mut |key, value| {
@@ -233,10 +248,9 @@ impl Snapshots {
             Ok(write_record(&mut writer, &value)?)
         })?;
         writer.write_all(&[0; 8])?;
-        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        std::fs::rename(&half, Self::path(&self.dir))?;
-        File::open(&self.dir)?.sync_all()?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.file.sync_all()?;
+        self.disk.rename(&half, &Self::path(&self.dir))?;
+        self.disk.sync_dir(&self.dir)?;
         Ok(header)
     }
 
@@ -277,12 +291,12 @@ impl Snapshots {
         let mut checkpoint = self.checkpoint.lock();
         let path = Self::path(&self.dir);
         if image.path != path {
-            std::fs::rename(&image.path, &path)?;
-            File::open(&self.dir)?.sync_all()?;
+            self.disk.rename(&image.path, &path)?;
+            self.disk.sync_dir(&self.dir)?;
         }
         checkpoint.distrust();
         state.replace(machine, image.header.applied.clone());
-        *self.current.lock() = Some(Arc::new(Image { header: image.header.clone(), path }));
+        *self.current.lock() = Some(Arc::new(Image { disk: self.disk.clone(), header: image.header.clone(), path }));
         Ok(())
     }
 }

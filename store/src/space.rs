@@ -1,15 +1,17 @@
 //! Room on the disk: whether a write that grows the store may still be taken. Asked before it is proposed (the log's own
-//! promise of room comes after, and is what keeps Raft from meeting a full disk); looked at anew at most every `AGE`, so that it costs nothing. May import: `error`, `log`, `raft`,
-//! `state`.
+//! promise of room comes after, and is what keeps Raft from meeting a full disk); looked at anew at most every `AGE`, so
+//! that it costs nothing. May import: `disk`, `error`, `log`, `raft`, `state`.
 
+use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::log::Log;
 use crate::raft::Item;
 use crate::state::State;
 use parking_lot::Mutex;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How old an answer may be.
 const AGE: Duration = Duration::from_millis(200);
@@ -21,6 +23,7 @@ const AMPLIFICATION: u64 = 3;
 const PRESSED_BYTES: u64 = 64 << 20;
 
 pub struct Space {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     quota_bytes: u64,
     log: Arc<Log>,
@@ -41,8 +44,8 @@ struct Seen {
 
 impl Space {
     /// `quota_bytes` 0: as much as the disk has.
-    pub fn new(dir: PathBuf, quota_bytes: u64, log: Arc<Log>, state: Arc<State>) -> Self {
-        Self { dir, quota_bytes, log, state, seen: Mutex::default() }
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, quota_bytes: u64, log: Arc<Log>, state: Arc<State>) -> Self {
+        Self { disk, dir, quota_bytes, log, state, seen: Mutex::default() }
     }
 
     /// # Errors
@@ -80,18 +83,17 @@ impl Space {
         let reserve = RESERVE_BYTES + self.state.read(|machine| machine.bytes());
         let (mut left, mut quota) = (u64::MAX, false);
         if self.quota_bytes > 0 {
-            (left, quota) = (self.quota_bytes.saturating_sub(size_of(&self.dir)), true);
+            (left, quota) = (self.quota_bytes.saturating_sub(self.disk.used_bytes(&self.dir)), true);
         }
-        match nix::sys::statvfs::statvfs(&self.dir) {
-            Ok(stat) => {
-                let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        match self.disk.free_bytes(&self.dir) {
+            Ok(free) => {
                 let room = free.saturating_sub(reserve);
                 if room < left {
                     (left, quota) = (room, false);
                 }
             }
             // A disk that cannot be asked is found out by the write itself.
-            Err(errno) => tracing::warn!(dir = %self.dir.display(), %errno, "the free space of the disk cannot be told"),
+            Err(error) => tracing::warn!(dir = %self.dir.display(), %error, "the free space of the disk cannot be told"),
         }
         let tight = left == 0;
         if tight && !seen.tight {
@@ -101,18 +103,4 @@ impl Space {
         }
         *seen = Seen { at: Some(Instant::now()), left, quota, tight };
     }
-}
-
-/// Bytes that the files below a directory take. Files that go while it looks do not count.
-pub fn size_of(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
-            Err(_) => 0,
-        })
-        .sum()
 }

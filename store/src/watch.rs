@@ -235,8 +235,11 @@ impl Feeds {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<Feed>> {
-        self.ranges.iter().chain(self.keys.values().flatten())
+    /// Every one, the oldest first.
+    fn all(&self) -> Vec<&Arc<Feed>> {
+        let mut all: Vec<_> = self.ranges.iter().chain(self.keys.values().flatten()).collect();
+        all.sort_unstable_by_key(|feed| feed.id);
+        all
     }
 
     fn remove(&mut self, feed: &Feed) {

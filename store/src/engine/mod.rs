@@ -1,9 +1,9 @@
-//! Where the checkpoint of the applied state rests. Narrow, so that another engine can be measured in sled's place. May
-//! import: nothing of ours.
+//! Where the checkpoint of the applied state rests. Narrow, so that another engine can be measured in sled's place, or
+//! simulated. May import: `disk`.
 
 #[cfg(test)]
-pub mod memory;
-pub mod sled;
+pub(crate) mod memory;
+pub(crate) mod sled;
 
 use std::io;
 use thiserror::Error;

@@ -203,7 +203,7 @@ impl Engine for Sled {
     }
 
     fn bytes(&self) -> u64 {
-        crate::space::size_of(&self.path)
+        crate::disk::size_of(&self.path)
     }
 }
 

@@ -1,14 +1,15 @@
-//! Maintenance: status, alarms, hashes, snapshot, transfer of leadership. May import: `error`, `etcd`, `handle`.
+//! Maintenance: status, alarms, hashes, snapshot, transfer of leadership. May import: `disk`, `error`, `etcd`,
+//! `handle`.
 
 use super::pb::etcdserverpb as pb;
 use super::status::{Code, INVALID_DOWNGRADE, NOT_LEADER, Status, WRONG_DOWNGRADE_FORMAT};
 use super::{Face, VERSION};
 use crate::command::Revision;
+use crate::disk::Stream as FileStream;
 use crate::error::StoreError;
 use crate::machine::Hash;
 use futures::Stream;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -111,7 +112,7 @@ impl Face {
         _: pb::SnapshotRequest,
     ) -> Result<impl Stream<Item = Result<pb::SnapshotResponse, Status>> + use<>, Status> {
         let file = self.store.snapshot_file().await?;
-        let len = file.metadata().map_err(|error| broken(&error))?.len();
+        let len = file.file.size().map_err(|error| broken(&error))?;
         let sending = Sending { file, left: len, padding: len.next_multiple_of(PAGE) - len, digest: Sha256::new(), done: false };
         Ok(futures::stream::try_unfold(sending, move |sending| {
             let face = self.clone();
@@ -125,7 +126,7 @@ impl Face {
 }
 
 struct Sending {
-    file: File,
+    file: FileStream,
     left: u64,
     padding: u64,
     digest: Sha256,

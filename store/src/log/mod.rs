@@ -3,7 +3,7 @@
 //! Knows opaque records, not Raft: `raft::log_store` says what they mean. One thread writes; it takes everything that waits,
 //! writes it with one write, syncs it with one `fdatasync`, and then tells every waiter. Segments are filled with zeros
 //! before use, so that a write changes no metadata, an entry can be taken when the disk is full, and what a crash left
-//! half-written is told from damage: half-written sectors are still zero. May import: nothing of ours.
+//! half-written is told from damage: half-written sectors are still zero. May import: `disk`, `work`, `world`.
 //!
 //! Invariants: entry indexes are consecutive; a waiter is told only after its records are on disk; a segment is removed
 //! only when every entry in it has been purged, and a younger segment then begins with the state that it held.
@@ -16,21 +16,25 @@ mod spare;
 mod tests;
 mod writer;
 
+use crate::disk::{Disk, File, read_exact_at};
+use crate::work::Worker;
+use crate::world::{Sizes, World};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use spare::{Prospect, Spare};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 /// Requests that may wait for the writer.
 const QUEUE: usize = 1024;
+/// How long to wait for space before looking again: a disk tells nobody when it has some.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Why a log does not open.
 #[derive(Debug, Error)]
@@ -94,7 +98,7 @@ struct Position {
 
 /// A segment that may hold entries that are still wanted.
 struct Segment {
-    file: Arc<File>,
+    file: Arc<dyn File>,
     path: PathBuf,
     /// The highest entry index in it, void ones included.
     last: Option<u64>,
@@ -103,7 +107,9 @@ struct Segment {
 
 /// What readers and the writer share.
 struct Shared {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
+    sizes: Sizes,
     index: Mutex<Index>,
     /// Committed index that the next write takes along; not worth a write of its own.
     committed: Mutex<Option<Bytes>>,
@@ -151,7 +157,7 @@ fn no_space(error: &io::Error) -> bool {
 pub struct Log {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Request>,
-    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    writer: Mutex<Option<Worker>>,
 }
 
 impl Log {
@@ -159,22 +165,25 @@ impl Log {
     ///
     /// # Errors
     /// `Damaged` if anything but the tail is not as it was written.
-    pub fn open(dir: &Path) -> Result<Self, LogError> {
-        let recovered = recover::recover(dir)?;
+    pub fn open(world: &World, dir: &Path) -> Result<Self, LogError> {
+        let recovered = recover::recover(&*world.disk, dir)?;
         let (queue, requests) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
+            disk: world.disk.clone(),
             dir: dir.to_owned(),
+            sizes: world.sizes,
             bytes: AtomicU64::new(recovered.index.segments.iter().map(|(_, segment)| segment.size).sum()),
             index: Mutex::new(recovered.index),
             committed: Mutex::new(None),
             stuck: AtomicBool::new(false),
             room: AtomicU64::new(0),
             promised: AtomicU64::new(0),
-            spare: Spare::start(dir).map_err(|source| LogError::Io { path: dir.to_owned(), source })?,
+            spare: Spare::start(world.disk.clone(), dir.to_owned(), world.sizes.segment)
+                .map_err(|source| LogError::Io { path: dir.to_owned(), source })?,
             written: AtomicU64::new(0),
         });
         let writer = writer::Writer::new(shared.clone(), recovered.tail)
-            .and_then(|writer| std::thread::Builder::new().name("store-log".into()).spawn(move || writer.run(requests)))
+            .and_then(|writer| Worker::start("store-log", writer.run(requests)))
             .map_err(|source| LogError::Io { path: dir.to_owned(), source })?;
         Ok(Self { shared, queue, writer: Mutex::new(Some(writer)) })
     }
@@ -234,7 +243,7 @@ impl Log {
             (position, held.segments[at].1.file.clone())
         };
         let mut payload = vec![0; position.len as usize];
-        file.read_exact_at(&mut payload, u64::from(position.offset))?;
+        read_exact_at(&*file, &mut payload, u64::from(position.offset))?;
         if position.masked {
             frame::mask(&mut payload, position.offset as usize);
         }
@@ -278,7 +287,7 @@ impl Log {
             let needed = shared.promised.fetch_add(bytes, Ordering::SeqCst) + bytes + margin;
             let room = shared.room.load(Ordering::SeqCst);
             let prospect = if needed <= room { Prospect::Ready } else { shared.spare.want() };
-            if prospect == Prospect::Ready && needed <= room + segment::SIZE {
+            if prospect == Prospect::Ready && needed <= room + shared.sizes.segment {
                 return Ok(Room { shared: shared.clone(), bytes });
             }
             shared.promised.fetch_sub(bytes, Ordering::SeqCst);
@@ -302,9 +311,9 @@ impl Log {
         }
         let writer = self.writer.lock().take();
         if let Some(writer) = writer {
-            // The thread has just said that it ends.
-            if tokio::task::spawn_blocking(move || writer.join()).await.is_err() {
-                tracing::warn!("the log's writer could not be joined");
+            // It has just said that it ends.
+            if let Err(error) = writer.ended().await {
+                tracing::warn!(%error, "the log's writer did not end cleanly");
             }
         }
     }

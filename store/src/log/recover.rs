@@ -2,16 +2,15 @@
 
 use super::frame::{self, Found};
 use super::{Index, LogError, Position, Record, Segment, segment};
-use std::fs::File;
+use crate::disk::{self, Disk, File, Open};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where writing goes on.
 pub struct Tail {
     pub segment: u64,
-    pub file: Arc<File>,
+    pub file: Arc<dyn File>,
     pub offset: u64,
     pub size: u64,
     /// Sequence number of the next frame.
@@ -24,16 +23,15 @@ pub struct Recovered {
     pub tail: Option<Tail>,
 }
 
-pub fn recover(dir: &Path) -> Result<Recovered, LogError> {
+pub fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| LogError::Io { path, source }
     };
-    std::fs::create_dir_all(dir).map_err(io(dir))?;
-    segment::discard_spare(dir).map_err(io(dir))?;
+    disk.make_dir(dir).map_err(io(dir))?;
+    segment::discard_spare(disk, dir).map_err(io(dir))?;
     let mut segments = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io(dir))? {
-        let path = entry.map_err(io(dir))?.path();
+    for path in disk.list(dir).map_err(io(dir))? {
         if let Some(number) = segment::number(&path) {
             segments.push((number, path));
         }
@@ -41,26 +39,26 @@ pub fn recover(dir: &Path) -> Result<Recovered, LogError> {
     if segments.is_empty() {
         // A log whose directory is lost to a power failure is lost with everything in it.
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        segment::sync_dir(parent).map_err(io(parent))?;
+        disk.sync_dir(parent).map_err(io(parent))?;
     }
     segments.sort();
     let mut recovered = Recovered { index: Index::default(), tail: None };
     let last = segments.len().saturating_sub(1);
     for (at, (number, path)) in segments.into_iter().enumerate() {
-        read_segment(&mut recovered, number, path, at == last)?;
+        read_segment(disk, &mut recovered, number, path, at == last)?;
     }
     Ok(recovered)
 }
 
-fn read_segment(recovered: &mut Recovered, number: u64, path: PathBuf, last: bool) -> Result<(), LogError> {
+fn read_segment(disk: &dyn Disk, recovered: &mut Recovered, number: u64, path: PathBuf, last: bool) -> Result<(), LogError> {
     let io = |source: io::Error| LogError::Io { path: path.clone(), source };
     let damaged = |offset: usize, what: &str| LogError::Damaged { path: path.clone(), offset: offset as u64, what: what.into() };
     let expected = recovered.tail.as_ref().map_or(number, |tail| tail.sequence);
     if number != expected {
         return Err(damaged(0, &format!("a segment is missing: it begins with frame {number}, not {expected}")));
     }
-    let file = segment::open(&path).map_err(io)?;
-    let bytes = std::fs::read(&path).map_err(io)?;
+    let file = disk.open(&path, Open::Write).map_err(io)?;
+    let bytes = disk::read(disk, &path).map_err(io)?;
     let mut sequence = number;
     let mut offset = 0;
     let mut held = Segment { file: file.clone(), path: path.clone(), last: None, size: bytes.len() as u64 };
@@ -99,7 +97,7 @@ fn read_segment(recovered: &mut Recovered, number: u64, path: PathBuf, last: boo
             }
             tracing::warn!(path = %path.display(), offset, "the log ends in a write that was not finished; cutting it off");
             let written = bytes.iter().rposition(|byte| *byte != 0).map_or(offset, |at| at + 1);
-            file.write_all_at(&vec![0; written - offset], offset as u64).map_err(io)?;
+            file.write_at(&vec![0; written - offset], offset as u64).map_err(io)?;
         }
         // What was read may not have been synced; from here on it counts as durable.
         file.sync_all().map_err(io)?;

@@ -1,19 +1,16 @@
-//! The log's next segment, made ahead by a thread of its own, so that neither the writer nor whoever asks for room waits for
+//! The log's next segment, made ahead by a worker of its own, so that neither the writer nor whoever asks for room waits for
 //! zeros to be written.
 
-use super::segment;
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::fs::File;
+use super::{RETRY, no_space, segment};
+use crate::disk::{Disk, File};
+use crate::work::Worker;
+use parking_lot::Mutex;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long to wait for space before looking again: a disk tells nobody when it has some.
-pub const RETRY: Duration = Duration::from_millis(100);
-
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum Stage {
     /// Nobody needs one yet.
     #[default]
@@ -21,23 +18,12 @@ enum Stage {
     Wanted,
     /// There is no space for it; it is tried again and again.
     Short,
-    Ready(File),
+    Ready(Arc<dyn File>),
     /// It is being given its name: until it has, none may be made in its place.
     Leaving,
     /// The disk failed for another reason.
     Failed(io::Error),
     Closed,
-}
-
-/// Cheap to clone.
-#[derive(Clone)]
-pub struct Spare(Arc<Shared>);
-
-struct Shared {
-    stage: Mutex<Stage>,
-    changed: Condvar,
-    /// Told of what `changed` is told, and of room in the log.
-    told: Notify,
 }
 
 /// What of a next segment there is.
@@ -49,15 +35,25 @@ pub enum Prospect {
     Short,
 }
 
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Spare(Arc<Shared>);
+
+struct Shared {
+    stage: Mutex<Stage>,
+    changed: Notify,
+    /// Told of what `changed` is told, and by others of room in the log.
+    told: Notify,
+}
+
 impl Spare {
-    /// Starts the thread, which ends with `close`.
+    /// Starts the worker, which ends with `close`.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(dir: &Path) -> io::Result<Self> {
-        let spare = Self(Arc::new(Shared { stage: Mutex::default(), changed: Condvar::new(), told: Notify::new() }));
-        let (preparing, dir) = (spare.clone(), dir.to_owned());
-        std::thread::Builder::new().name("store-segment".into()).spawn(move || preparing.prepare(&dir))?;
+    pub fn start(disk: Arc<dyn Disk>, dir: PathBuf, size: u64) -> io::Result<Self> {
+        let spare = Self(Arc::new(Shared { stage: Mutex::default(), changed: Notify::new(), told: Notify::new() }));
+        Worker::start("store-segment", spare.clone().prepare(disk, dir, size))?;
         Ok(spare)
     }
 
@@ -85,25 +81,36 @@ impl Spare {
     ///
     /// # Errors
     /// It could not be made, for another reason than space, or not be named.
-    pub fn take(&self, adopt: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<(File, PathBuf)> {
-        self.want();
-        let mut stage = self.0.stage.lock();
+    pub async fn take(&self, adopt: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<(Arc<dyn File>, PathBuf)> {
         loop {
-            match std::mem::replace(&mut *stage, Stage::Leaving) {
-                Stage::Ready(file) => {
-                    let adopted = MutexGuard::unlocked(&mut stage, adopt);
-                    self.set(&mut stage, Stage::Unwanted);
-                    return Ok((file, adopted?));
-                }
-                Stage::Failed(error) => return Err(error),
-                Stage::Closed => return Err(io::Error::other("the log is closed")),
-                unfinished => *stage = unfinished,
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            self.want();
+            if let Some(file) = self.leaving()? {
+                let adopted = adopt();
+                self.set(&mut self.0.stage.lock(), Stage::Unwanted);
+                return Ok((file, adopted?));
             }
-            self.0.changed.wait(&mut stage);
+            changed.await;
         }
     }
 
-    /// Ends the thread.
+    /// The segment, if there is one: it then leaves.
+    fn leaving(&self) -> io::Result<Option<Arc<dyn File>>> {
+        let mut stage = self.0.stage.lock();
+        match std::mem::replace(&mut *stage, Stage::Leaving) {
+            Stage::Ready(file) => Ok(Some(file)),
+            Stage::Failed(error) => Err(error),
+            Stage::Closed => Err(io::Error::other("the log is closed")),
+            unfinished => {
+                *stage = unfinished;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends the worker.
     pub fn close(&self) {
         self.set(&mut self.0.stage.lock(), Stage::Closed);
     }
@@ -115,41 +122,49 @@ impl Spare {
 
     fn set(&self, stage: &mut Stage, next: Stage) {
         *stage = next;
-        self.0.changed.notify_all();
+        self.0.changed.notify_waiters();
         self.0.told.notify_waiters();
     }
 
-    fn prepare(&self, dir: &Path) {
-        let dir: PathBuf = dir.to_owned();
-        let mut stage = self.0.stage.lock();
+    async fn prepare(self, disk: Arc<dyn Disk>, dir: PathBuf, size: u64) {
         loop {
-            match &*stage {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let wanted = match *self.0.stage.lock() {
                 Stage::Closed => return,
-                Stage::Wanted | Stage::Short => {}
-                Stage::Unwanted | Stage::Ready(_) | Stage::Leaving | Stage::Failed(_) => {
-                    self.0.changed.wait(&mut stage);
-                    continue;
-                }
+                Stage::Wanted | Stage::Short => true,
+                Stage::Unwanted | Stage::Ready(_) | Stage::Leaving | Stage::Failed(_) => false,
+            };
+            if !wanted {
+                changed.await;
+                continue;
             }
-            let made = MutexGuard::unlocked(&mut stage, || segment::prepare(&dir, segment::SIZE));
-            if matches!(*stage, Stage::Closed) {
-                return;
-            }
-            match made {
-                Ok(file) => self.set(&mut stage, Stage::Ready(file)),
-                Err(error) if super::no_space(&error) => {
-                    if !matches!(*stage, Stage::Short) {
-                        tracing::error!(%error, "no space for the log's next segment");
-                        self.set(&mut stage, Stage::Short);
-                    }
-                    // Only its closing ends this wait early; whether it did is looked at next.
-                    let _ = self.0.changed.wait_for(&mut stage, RETRY);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the log's next segment cannot be prepared");
-                    self.set(&mut stage, Stage::Failed(error));
-                }
+            let made = segment::prepare(&*disk, &dir, size);
+            if !self.made(made) {
+                tokio::time::sleep(RETRY).await;
             }
         }
+    }
+
+    /// Takes note of what came of an attempt; false: there was no space.
+    fn made(&self, made: io::Result<Arc<dyn File>>) -> bool {
+        let mut stage = self.0.stage.lock();
+        match made {
+            _ if matches!(*stage, Stage::Closed) => {}
+            Ok(file) => self.set(&mut stage, Stage::Ready(file)),
+            Err(error) if no_space(&error) => {
+                if !matches!(*stage, Stage::Short) {
+                    tracing::error!(%error, "no space for the log's next segment");
+                    self.set(&mut stage, Stage::Short);
+                }
+                return false;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the log's next segment cannot be prepared");
+                self.set(&mut stage, Stage::Failed(error));
+            }
+        }
+        true
     }
 }

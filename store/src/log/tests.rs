@@ -8,6 +8,10 @@ fn entry(index: u64, size: usize) -> Record {
     Record::Entry { index, payload: vec![(index % 250) as u8 + 1; size].into() }
 }
 
+fn open(dir: &Path) -> Result<Log, LogError> {
+    Log::open(&World::default(), dir)
+}
+
 async fn write(log: &Log, records: Vec<Record>) {
     log.write(records).await.unwrap();
 }
@@ -42,7 +46,7 @@ fn patch(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 
 /// A log of five frames, one entry each.
 async fn five(dir: &Path, size: usize) -> PathBuf {
-    let log = Log::open(dir).unwrap();
+    let log = open(dir).unwrap();
     for index in 0..5 {
         write(&log, vec![entry(index, size)]).await;
     }
@@ -50,10 +54,10 @@ async fn five(dir: &Path, size: usize) -> PathBuf {
     segments(dir).remove(0)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn everything_comes_back() {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path()).unwrap();
+    let log = open(dir.path()).unwrap();
     write(&log, vec![Record::Vote("vote 1".into()), entry(0, 10), entry(1, 100)]).await;
     write(&log, vec![entry(2, 0), entry(3, 70_000), Record::Vote("vote 2".into())]).await;
     write(&log, vec![Record::Truncate { last: Some(1) }, entry(2, 5)]).await;
@@ -62,7 +66,7 @@ async fn everything_comes_back() {
     log.close().await;
     assert!(log.append(vec![entry(3, 1)], Box::new(|_| {})).await.is_err());
 
-    let log = Log::open(dir.path()).unwrap();
+    let log = open(dir.path()).unwrap();
     assert_eq!(log.range(), Some((0, 2)));
     assert_eq!(log.read(2).unwrap().unwrap().len(), 5);
     assert_eq!(log.read(1).unwrap().unwrap(), vec![2; 100]);
@@ -72,10 +76,10 @@ async fn everything_comes_back() {
     log.close().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn segments_roll_and_purged_ones_go() {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path()).unwrap();
+    let log = open(dir.path()).unwrap();
     write(&log, vec![Record::Vote("vote".into())]).await;
     for index in 0..40 {
         write(&log, vec![entry(index, 700_000)]).await;
@@ -88,13 +92,13 @@ async fn segments_roll_and_purged_ones_go() {
     assert!(segments(dir.path()).len() < before);
     assert_eq!(indexes(&log), (31..=40).collect::<Vec<_>>());
     log.close().await;
-    let log = Log::open(dir.path()).unwrap();
+    let log = open(dir.path()).unwrap();
     assert_eq!(indexes(&log), (31..=40).collect::<Vec<_>>());
     assert_eq!(log.state().vote, Some("vote".into()));
     assert_eq!(log.state().purged, Some((30, "at 30".into())));
     write(&log, vec![Record::Purge { upto: 40, state: "at 40".into() }]).await;
     log.close().await;
-    let log = Log::open(dir.path()).unwrap();
+    let log = open(dir.path()).unwrap();
     assert_eq!(log.range(), None);
     write(&log, vec![entry(41, 10)]).await;
     assert_eq!(log.range(), Some((41, 41)));
@@ -102,20 +106,20 @@ async fn segments_roll_and_purged_ones_go() {
     std::fs::remove_file(&segments(dir.path())[0]).unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_missing_segment_is_damage() {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path()).unwrap();
+    let log = open(dir.path()).unwrap();
     for index in 0..30 {
         write(&log, vec![entry(index, 700_000)]).await;
     }
     log.close().await;
     let all = segments(dir.path());
     std::fs::remove_file(&all[1]).unwrap();
-    assert!(matches!(Log::open(dir.path()), Err(LogError::Damaged { .. })));
+    assert!(matches!(open(dir.path()), Err(LogError::Damaged { .. })));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_write_that_was_torn_is_cut_off() {
     for size in [10, 3_000] {
         let dir = tempfile::tempdir().unwrap();
@@ -130,17 +134,17 @@ async fn a_write_that_was_torn_is_cut_off() {
                 bytes[start..end].fill(0);
             }
         });
-        let log = Log::open(dir.path()).unwrap();
+        let log = open(dir.path()).unwrap();
         assert_eq!(indexes(&log), vec![0, 1, 2, 3], "size {size}");
         write(&log, vec![entry(4, size), entry(5, size)]).await;
         log.close().await;
-        let log = Log::open(dir.path()).unwrap();
+        let log = open(dir.path()).unwrap();
         assert_eq!(indexes(&log), vec![0, 1, 2, 3, 4, 5], "size {size}");
         log.close().await;
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flipped_bit_is_damage_wherever_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = five(dir.path(), 3_000).await;
@@ -151,17 +155,17 @@ async fn a_flipped_bit_is_damage_wherever_it_is() {
             bytes.copy_from_slice(&whole);
             bytes[at] ^= 0x10;
         });
-        let opened = Log::open(dir.path());
+        let opened = open(dir.path());
         assert!(matches!(opened, Err(LogError::Damaged { .. })), "a flip at byte {at} of {end} went unnoticed");
     }
 }
 
 /// Entries of zeros are not taken for sectors that were never written, wherever the last frame lies in them.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flipped_bit_among_zeros_is_damage_too() {
     for size in (0..30).map(|at| 400 + at * 37) {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(dir.path()).unwrap();
+        let log = open(dir.path()).unwrap();
         for index in 0..3 {
             write(&log, vec![Record::Entry { index, payload: vec![0; size].into() }]).await;
         }
@@ -174,14 +178,14 @@ async fn a_flipped_bit_among_zeros_is_damage_too() {
                 bytes.copy_from_slice(&whole);
                 bytes[at] ^= 4;
             });
-            let opened = Log::open(dir.path());
+            let opened = open(dir.path());
             assert!(matches!(opened, Err(LogError::Damaged { .. })), "size {size}: a flip at byte {at} went unnoticed");
         }
     }
 }
 
 /// A segment of format 1 is read still, and written on.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn frames_that_are_not_masked_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = five(dir.path(), 700).await;
@@ -205,7 +209,7 @@ async fn frames_that_are_not_masked_are_read() {
         *bytes = plain;
     });
     for _ in 0..2 {
-        let log = Log::open(dir.path()).unwrap();
+        let log = open(dir.path()).unwrap();
         let next = log.range().unwrap().1 + 1;
         write(&log, vec![entry(next, 700)]).await;
         for index in 0..=next {
@@ -215,13 +219,13 @@ async fn frames_that_are_not_masked_are_read() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_hole_before_good_frames_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let path = five(dir.path(), 3_000).await;
     let starts = frames(&path);
     patch(&path, |bytes| bytes[starts[2]..starts[3]].fill(0));
-    assert!(matches!(Log::open(dir.path()), Err(LogError::Damaged { .. })));
+    assert!(matches!(open(dir.path()), Err(LogError::Damaged { .. })));
 }
 
 proptest! {
@@ -233,7 +237,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
-            let mut log = Log::open(dir.path()).unwrap();
+            let mut log = open(dir.path()).unwrap();
             let (mut first, mut list): (u64, Vec<usize>) = (0, vec![]);
             for (kind, number, size) in steps {
                 let next = first + list.len() as u64;
@@ -256,7 +260,7 @@ proptest! {
                     }
                     _ => {
                         log.close().await;
-                        log = Log::open(dir.path()).unwrap();
+                        log = open(dir.path()).unwrap();
                     }
                 }
                 let held: Vec<usize> = indexes(&log).into_iter().map(|index| log.read(index).unwrap().unwrap().len()).collect();
@@ -275,7 +279,7 @@ proptest! {
 async fn room_is_promised_while_segments_change() {
     const ENTRIES: u64 = 160;
     let dir = tempfile::tempdir().unwrap();
-    let log = Arc::new(Log::open(dir.path()).unwrap());
+    let log = Arc::new(open(dir.path()).unwrap());
     let done = Arc::new(AtomicBool::new(false));
     let askers: Vec<_> = (0..3)
         .map(|_| {
@@ -283,7 +287,7 @@ async fn room_is_promised_while_segments_change() {
             tokio::spawn(async move {
                 while !done.load(Ordering::Relaxed) {
                     // Often more than is left: the next segment is asked for as soon as it can be.
-                    drop(log.room_for(segment::SIZE / 4, true).await.unwrap());
+                    drop(log.room_for(Sizes::default().segment / 4, true).await.unwrap());
                 }
             })
         })
@@ -299,5 +303,5 @@ async fn room_is_promised_while_segments_change() {
     assert!(segments(dir.path()).len() > 5);
     log.close().await;
     drop(log);
-    assert_eq!(indexes(&Log::open(dir.path()).unwrap()), (0..ENTRIES).collect::<Vec<_>>());
+    assert_eq!(indexes(&open(dir.path()).unwrap()), (0..ENTRIES).collect::<Vec<_>>());
 }

@@ -1,11 +1,9 @@
-//! The one thread that writes.
+//! The one task that writes.
 
 use super::frame::{Builder, Payload};
 use super::recover::Tail;
-use super::spare::RETRY;
-use super::{Done, Position, Record, Request, Segment, Shared, no_space, segment};
+use super::{Done, Position, RETRY, Record, Request, Segment, Shared, no_space, segment};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
@@ -38,7 +36,7 @@ impl Writer {
 
     /// Has the next segment prepared well before it is needed, but not while a new store is just being opened.
     fn ask_in_time(&self) {
-        if self.room() < segment::SIZE / 2 && self.tail.offset > QUIET {
+        if self.room() < self.shared.sizes.segment / 2 && self.tail.offset > QUIET {
             self.shared.spare.want();
         }
     }
@@ -47,8 +45,8 @@ impl Writer {
         self.tail.size - self.tail.offset
     }
 
-    pub fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(request) = requests.blocking_recv() {
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(request) = requests.recv().await {
             let mut last = request.last;
             let mut size = size_of(&request);
             let mut group = vec![request];
@@ -58,7 +56,7 @@ impl Writer {
                 last = request.last;
                 group.push(request);
             }
-            self.write_group(group);
+            self.write_group(group).await;
             if last {
                 break;
             }
@@ -66,7 +64,7 @@ impl Writer {
         self.shared.spare.close();
     }
 
-    fn write_group(&mut self, group: Vec<Request>) {
+    async fn write_group(&mut self, group: Vec<Request>) {
         let mut waiting: Vec<Done> = Vec::with_capacity(group.len());
         let mut records = Vec::new();
         for request in group {
@@ -77,7 +75,7 @@ impl Writer {
         if let Some(committed) = self.shared.committed.lock().take() {
             records.push(Record::Committed(committed));
         }
-        let result = self.write_records(&records);
+        let result = self.write_records(&records).await;
         if let Err(error) = &result {
             tracing::error!(%error, "the log cannot be written");
         }
@@ -90,7 +88,7 @@ impl Writer {
     }
 
     /// Writes the records in as few frames as segments allow; each frame is synced before the next is begun.
-    fn write_records(&mut self, records: &[Record]) -> io::Result<()> {
+    async fn write_records(&mut self, records: &[Record]) -> io::Result<()> {
         let mut rest = records;
         while !rest.is_empty() {
             let room = self.room() as usize;
@@ -106,14 +104,14 @@ impl Writer {
             }
             if frame.is_empty() {
                 self.buffer = frame.finish(0, 0);
-                if record_bound(&rest[0]) + super::frame::HEADER > segment::SIZE as usize {
+                if record_bound(&rest[0]) + super::frame::HEADER > self.shared.sizes.segment as usize {
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, "a record larger than a segment"));
                 }
-                self.roll()?;
+                self.roll().await?;
                 continue;
             }
             let bytes = frame.finish(self.tail.sequence, self.tail.offset as usize);
-            self.write_frame(&bytes, &places)?;
+            self.write_frame(&bytes, &places).await?;
             self.buffer = bytes;
             if self.buffer.capacity() > KEEP_BUFFER {
                 self.buffer = Vec::new();
@@ -122,12 +120,9 @@ impl Writer {
         Ok(())
     }
 
-    fn write_frame(&mut self, bytes: &[u8], places: &[(&Record, Payload)]) -> io::Result<()> {
+    async fn write_frame(&mut self, bytes: &[u8], places: &[(&Record, Payload)]) -> io::Result<()> {
         let offset = self.tail.offset;
-        self.until_space(|writer| {
-            writer.tail.file.write_all_at(bytes, offset)?;
-            writer.tail.file.sync_data()
-        })?;
+        self.write_durably(bytes, offset).await?;
         self.tail.offset += bytes.len() as u64;
         self.shared.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.tail.sequence += 1;
@@ -159,11 +154,10 @@ impl Writer {
     }
 
     /// Goes on in the next segment, which begins with the state, so that older ones may go.
-    fn roll(&mut self) -> io::Result<()> {
+    async fn roll(&mut self) -> io::Result<()> {
         let number = self.tail.sequence;
-        let (file, path) = self.shared.spare.take(|| segment::adopt(&self.shared.dir, number))?;
-        let file = Arc::new(file);
-        let size = file.metadata()?.len();
+        let (file, path) = self.shared.spare.take(|| segment::adopt(&*self.shared.disk, &self.shared.dir, number)).await?;
+        let size = file.size()?;
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
         let held = Segment { file: file.clone(), path, last: None, size };
         let state = {
@@ -183,18 +177,23 @@ impl Writer {
         let mut frame = Builder::new(Vec::new());
         let places: Vec<_> = records.iter().map(|record| (record, frame.push(record))).collect();
         let bytes = frame.finish(number, 0);
-        self.write_frame(&bytes, &places)
+        self.write_frame(&bytes, &places).await
     }
 
-    /// Tries until it is not for want of space that it fails. Nothing is acknowledged meanwhile, and whoever asks is told.
-    fn until_space(&mut self, mut attempt: impl FnMut(&mut Self) -> io::Result<()>) -> io::Result<()> {
+    /// Writes and syncs; tries until it is not for want of space that it fails. Nothing is acknowledged meanwhile, and
+    /// whoever asks is told.
+    async fn write_durably(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         loop {
-            match attempt(self) {
+            let written = match self.tail.file.write_at(bytes, offset) {
+                Ok(()) => self.tail.file.sync_data().await,
+                failed => failed,
+            };
+            match written {
                 Err(error) if no_space(&error) => {
                     if !self.shared.stuck.swap(true, Ordering::Relaxed) {
                         tracing::error!(%error, "the log waits for space in the data directory");
                     }
-                    std::thread::park_timeout(RETRY);
+                    tokio::time::sleep(RETRY).await;
                 }
                 result => {
                     if self.shared.stuck.swap(false, Ordering::Relaxed) {
@@ -222,7 +221,8 @@ impl Writer {
             }) else {
                 return;
             };
-            if let Err(error) = std::fs::remove_file(&path).and_then(|()| segment::sync_dir(&self.shared.dir)) {
+            let disk = &self.shared.disk;
+            if let Err(error) = disk.remove(&path).and_then(|()| disk.sync_dir(&self.shared.dir)) {
                 tracing::warn!(path = %path.display(), %error, "a purged log segment cannot be removed; it will be tried again");
                 return;
             }
@@ -233,9 +233,9 @@ impl Writer {
 }
 
 fn first_segment(shared: &Shared) -> io::Result<Tail> {
-    let file = Arc::new(segment::prepare(&shared.dir, segment::FIRST_SIZE)?);
-    let path = segment::adopt(&shared.dir, 1)?;
-    let size = segment::FIRST_SIZE;
+    let size = shared.sizes.first_segment;
+    let file = segment::prepare(&*shared.disk, &shared.dir, size)?;
+    let path = segment::adopt(&*shared.disk, &shared.dir, 1)?;
     shared.bytes.fetch_add(size, Ordering::Relaxed);
     shared.index.lock().segments.push_back((1, Segment { file: file.clone(), path, last: None, size }));
     Ok(Tail { segment: 1, file, offset: 0, size, sequence: 1 })

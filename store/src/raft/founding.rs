@@ -13,8 +13,9 @@ use crate::cluster::Group;
 use crate::error::{OpenError, StoreError};
 use futures::future::join_all;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 const ASK: Duration = Duration::from_millis(1000);
 const RETRY: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::SplitStream;
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl Link {
     }
 }
 
-type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Answer, CallError>>>>>;
+type Pending = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Result<Answer, CallError>>>>>;
 
 async fn run(dialer: Arc<Dialer>, address: String, mut queue: mpsc::Receiver<Outgoing>, reset: Arc<Notify>) {
     while let Some(first) = queue.recv().await {
@@ -156,7 +156,8 @@ async fn converse(connection: Frames, first: Outgoing, queue: &mut mpsc::Receive
         }
     }
     reading.abort();
-    for (_, answer) in pending.lock().drain() {
+    let unanswered = std::mem::take(&mut *pending.lock());
+    for answer in unanswered.into_values() {
         // Whoever asked may have stopped waiting.
         let _ = answer.send(Err(CallError::Unanswered("the connection broke".into())));
     }

@@ -189,8 +189,11 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(())
     }
 
+    /// Written along with whatever is written next, it may have reached the disk before the entries that it is about. Those
+    /// before them are committed then, all of them: what was not has been cut off, on disk, before the others came.
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(decoded::<Option<LogId>>(self.log.state().committed)?.flatten())
+        let noted = decoded::<Option<LogId>>(self.log.state().committed)?.flatten();
+        Ok(noted.min(self.get_log_state().await?.last_log_id))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>

@@ -46,7 +46,7 @@ pub fn founder_id(cluster: u64, name: &str) -> u64 {
 
 /// A new id, or instance.
 pub fn new_id() -> u64 {
-    rand::random_range(1..=u64::MAX)
+    crate::random::id()
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
 //! Who belongs to the group, and changes of it. The leader carries them out; every other member passes them on to it.
+//!
+//! A change is decided on the membership as it stands, and made only if it stands so still: what was decided before another
+//! change could bring a member back that has been removed, or give two of them one name.
 
 use super::link::CallError;
 use super::member::{Info, new_id};
 use super::node::Node;
 use super::wire::{Answer, Call, Change};
+use super::{LogId, Membership};
 use crate::cluster::Member;
 use crate::error::StoreError;
-use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Precondition};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,20 +26,37 @@ const TRANSFER: Duration = Duration::from_secs(5);
 /// Entries that a learner may lack when it is given its vote.
 const LAG: u64 = 64;
 
+/// A change that is to be made, if one is, and what is to be answered then.
+type Decision<T> = Result<(Option<ChangeMembers<u64, Info>>, T), StoreError>;
+
+fn members_of(membership: &Membership) -> impl Iterator<Item = Member> {
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    membership.nodes().map(move |(id, info)| info.member(*id, !voters.contains(id)))
+}
+
+/// Whether a member votes, now and after a change that is under way.
+fn votes(membership: &Membership, id: u64) -> bool {
+    membership.get_joint_config().iter().all(|voters| voters.contains(&id))
+}
+
+/// Whether a member votes, but not after the change that is under way.
+fn leaves(membership: &Membership, id: u64) -> bool {
+    membership.voter_ids().any(|voter| voter == id) && !membership.get_joint_config().last().is_some_and(|voters| voters.contains(&id))
+}
+
 impl Node {
+    /// The membership as it stands, and the entry that made it so.
+    fn membership(&self) -> Arc<Membership> {
+        self.raft.metrics().borrow_watched().membership_config.clone()
+    }
+
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        membership.nodes().map(|(id, info)| info.member(*id, !voters.contains(id))).collect()
+        members_of(&self.membership()).collect()
     }
 
     pub(super) fn info(&self, id: u64) -> Option<Info> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().get_node(&id).cloned()
+        self.membership().get_node(&id).cloned()
     }
 
     fn is_voter(&self, id: u64) -> bool {
@@ -90,51 +112,63 @@ impl Node {
             Change::Remove(id) => self.remove(id).await.map(|()| None),
             Change::Promote(id) => self.promote(id).await.map(|()| None),
             Change::Update { id, peer_addresses, client_addresses } => {
-                let mut info = self.info(id).ok_or(StoreError::MemberNotFound)?;
-                info.peer_addresses = peer_addresses.unwrap_or(info.peer_addresses);
-                info.client_addresses = client_addresses.unwrap_or(info.client_addresses);
-                self.set_info(id, info).await.map(|()| None)
+                let update = |membership: &Membership| {
+                    let info = membership.get_node(&id).ok_or(StoreError::MemberNotFound)?;
+                    let mut changed = info.clone();
+                    changed.peer_addresses = peer_addresses.clone().unwrap_or(changed.peer_addresses);
+                    changed.client_addresses = client_addresses.clone().unwrap_or(changed.client_addresses);
+                    Ok(((changed != *info).then(|| ChangeMembers::SetNodes(BTreeMap::from([(id, changed)]))), None))
+                };
+                self.decide(update).await
             }
         }
     }
 
     async fn add(&self, name: String, peer_addresses: Vec<String>, learner: bool) -> Result<Member, StoreError> {
-        let taken = |member: &Member| {
-            (!name.is_empty() && member.name == name) || member.peer_addresses.iter().any(|address| peer_addresses.contains(address))
-        };
-        if self.members().iter().any(taken) {
-            return Err(StoreError::MemberExists);
-        }
         let info = Info { name, peer_addresses, wants_vote: !learner, ..Info::default() };
         let id = new_id();
-        self.change_membership(ChangeMembers::AddNodes(BTreeMap::from([(id, info.clone())]))).await?;
-        Ok(info.member(id, true))
+        let taken = |member: &Member| {
+            (!info.name.is_empty() && member.name == info.name)
+                || member.peer_addresses.iter().any(|address| info.peer_addresses.contains(address))
+        };
+        let decision = |membership: &Membership| {
+            if members_of(membership).any(|member| taken(&member)) {
+                return Err(StoreError::MemberExists);
+            }
+            Ok((Some(ChangeMembers::AddNodes(BTreeMap::from([(id, info.clone())]))), info.member(id, true)))
+        };
+        self.decide(decision).await
     }
 
     async fn remove(&self, id: u64) -> Result<(), StoreError> {
         self.info(id).ok_or(StoreError::MemberNotFound)?;
-        if self.is_voter(id) {
-            if self.raft.voter_ids().count() == 1 {
+        let vote = |membership: &Membership| {
+            if !membership.voter_ids().any(|voter| voter == id) {
+                return Ok((None, ()));
+            }
+            if membership.voter_ids().count() == 1 {
                 return Err(StoreError::LastVoter);
             }
-            self.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await?;
-        }
-        match self.change_membership(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await {
-            // Removing a voter without keeping it as a learner has removed the node.
-            Err(_) if self.info(id).is_none() => Ok(()),
-            outcome => outcome,
-        }
+            Ok((Some(ChangeMembers::RemoveVoters(BTreeSet::from([id]))), ()))
+        };
+        self.decide(vote).await?;
+        // A voter goes as a whole with its vote; a learner is still there.
+        let node = |membership: &Membership| Ok((membership.get_node(&id).map(|_| ChangeMembers::RemoveNodes(BTreeSet::from([id]))), ()));
+        self.decide(node).await
     }
 
     async fn promote(&self, id: u64) -> Result<(), StoreError> {
-        self.info(id).ok_or(StoreError::MemberNotFound)?;
-        if self.is_voter(id) {
-            return Err(StoreError::NotLearner);
-        }
-        if !self.caught_up(id) {
-            return Err(StoreError::LearnerNotReady);
-        }
-        self.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+        let decision = |membership: &Membership| {
+            membership.get_node(&id).ok_or(StoreError::MemberNotFound)?;
+            if votes(membership, id) {
+                return Err(StoreError::NotLearner);
+            }
+            if !self.caught_up(id) {
+                return Err(StoreError::LearnerNotReady);
+            }
+            Ok((Some(ChangeMembers::AddVoterIds(BTreeSet::from([id]))), ()))
+        };
+        self.decide(decision).await
     }
 
     /// Whether a member lacks a few entries at most.
@@ -145,24 +179,21 @@ impl Node {
         matched.is_some_and(|matched| matched.index + LAG >= metrics.last_log_index.unwrap_or(0))
     }
 
-    pub(super) async fn set_info(&self, id: u64, info: Info) -> Result<(), StoreError> {
-        if self.info(id).as_ref() == Some(&info) {
-            return Ok(());
-        }
-        self.change_membership(ChangeMembers::SetNodes(BTreeMap::from([(id, info)]))).await
-    }
-
-    /// One change at a time: another one under way is waited for.
-    async fn change_membership(&self, change: ChangeMembers<u64, Info>) -> Result<(), StoreError> {
+    /// Decides on the membership as it stands, and changes it if it stands so still; decides anew if it does not, or while
+    /// another change is under way.
+    async fn decide<T>(&self, decision: impl Fn(&Membership) -> Decision<T>) -> Result<T, StoreError> {
         let deadline = Instant::now() + CHANGE;
         loop {
-            match tokio::time::timeout_at(deadline, self.raft.change_membership(change.clone(), false)).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)))))
-                    if Instant::now() < deadline =>
-                {
-                    tokio::time::sleep(RETRY).await;
-                }
+            let membership = self.membership();
+            let (change, answer) = decision(&membership)?;
+            let seen: Option<LogId> = *membership.log_id();
+            let Some(change) = change else { return Ok(answer) };
+            let unchanged = Precondition::LastMembershipLogId { last_membership_log_id: seen };
+            match tokio::time::timeout_at(deadline, self.raft.change_membership_if(change, false, [unchanged])).await {
+                Ok(Ok(_)) => return Ok(answer),
+                Ok(Err(RaftError::APIError(
+                    ClientWriteError::PreconditionFailed(_) | ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)),
+                ))) if Instant::now() < deadline => tokio::time::sleep(RETRY).await,
                 Ok(Err(error)) => return Err(super::node::failure(error)),
                 Err(_) => return Err(StoreError::Timeout),
             }
@@ -171,36 +202,34 @@ impl Node {
 
     /// A member comes forward: takes down which data directory it has. Returns its id.
     pub(super) async fn join_here(&self, name: &str, instance: u64) -> Result<u64, StoreError> {
-        let member = self.members().into_iter().filter(|member| member.name == name).max_by_key(|member| !member.started);
-        let Some(member) = member else {
-            return Err(StoreError::MemberRefused(format!("no member is called {name:?}: add it with 'orchd member add {name} ADDRESS'")));
+        let decision = |membership: &Membership| {
+            let named = membership.nodes().filter(|(_, info)| info.name == name).max_by_key(|(_, info)| info.instance == 0);
+            let Some((id, info)) = named else {
+                return Err(StoreError::MemberRefused(format!(
+                    "no member is called {name:?}: add it with 'orchd member add {name} ADDRESS'"
+                )));
+            };
+            if info.instance == 0 {
+                let info = Info { instance, ..info.clone() };
+                return Ok((Some(ChangeMembers::SetNodes(BTreeMap::from([(*id, info)]))), *id));
+            }
+            if info.instance == instance {
+                return Ok((None, *id));
+            }
+            Err(StoreError::MemberRefused(format!(
+                "member {name:?} has been part of this cluster with another data directory, and must not come back empty: \
+                 remove it with 'orchd member remove {id:x}', then add it anew with 'orchd member add {name} ADDRESS'"
+            )))
         };
-        let info = self.info(member.id).ok_or(StoreError::MemberNotFound)?;
-        if info.instance == 0 {
-            self.set_info(member.id, Info { instance, ..info }).await?;
-            return Ok(member.id);
-        }
-        if info.instance == instance {
-            return Ok(member.id);
-        }
-        Err(StoreError::MemberRefused(format!(
-            "member {name:?} has been part of this cluster with another data directory, and must not come back empty: \
-             remove it with 'orchd member remove {:x}', then add it anew with 'orchd member add {name} ADDRESS'",
-            member.id
-        )))
+        self.decide(decision).await
     }
 
     /// Gives their votes to learners that want one and have caught up.
     pub(super) async fn promote_ready(&self) {
-        let wanting: Vec<u64> = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            membership
-                .learner_ids()
-                .filter(|id| membership.get_node(id).is_some_and(|info| info.wants_vote && info.instance != 0))
-                .collect()
-        };
+        let membership = self.membership();
+        // One whose promotion was begun by a leader that is gone is promoted to the end.
+        let wants = |id: u64, info: &Info| info.wants_vote && info.instance != 0 && !votes(&membership, id) && !leaves(&membership, id);
+        let wanting: Vec<u64> = membership.nodes().filter(|(id, info)| wants(**id, info)).map(|(id, _)| *id).collect();
         for id in wanting.into_iter().filter(|id| self.caught_up(*id)) {
             if let Err(error) = self.promote(id).await {
                 tracing::info!(member = format!("{id:x}"), %error, "a member that has caught up could not be given its vote yet");

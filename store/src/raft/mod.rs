@@ -1,8 +1,8 @@
 //! Consensus: the only module that names openraft.
 //!
 //! [`Node`] is a running replica: it carries batches out, wherever the leader is, tells when a read may be done, and knows
-//! who leads and who belongs to the group. May import: `cluster`, `codec`, `command`, `dir`, `error`, `log`, `state`,
-//! `snapshot`, `transport`.
+//! who leads and who belongs to the group. May import: `cluster`, `codec`, `command`, `dir`, `disk`, `error`, `log`,
+//! `random`, `state`, `snapshot`, `transport`, `work`, `world`.
 
 mod force;
 mod founding;
@@ -13,6 +13,7 @@ mod membership;
 mod network;
 mod node;
 mod restore;
+mod runtime;
 mod serve;
 mod snapshot_stream;
 mod state_machine;
@@ -40,6 +41,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Info,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = runtime::Runtime,
 );
 
 type Entry = <Types as openraft::RaftTypeConfig>::Entry;

@@ -16,7 +16,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, type_config::alias::SnapshotOf};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct NoWay(String);
 /// The ways to all other members. A group of one has none.
 pub struct Peers {
     dialer: Option<Arc<Dialer>>,
-    links: Mutex<HashMap<String, Arc<Link>>>,
+    links: Mutex<BTreeMap<String, Arc<Link>>>,
 }
 
 impl Peers {
@@ -78,13 +78,14 @@ pub struct Network(pub Arc<Peers>);
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, _target: u64, info: &Info) -> Peer {
-        Peer { peers: self.0.clone(), address: info.address().to_owned(), appends: Arc::default() }
+    async fn new_client(&mut self, target: u64, info: &Info) -> Peer {
+        Peer { target, peers: self.0.clone(), address: info.address().to_owned(), appends: Arc::default() }
     }
 }
 
 /// One use of a way to a member.
 pub struct Peer {
+    target: u64,
     peers: Arc<Peers>,
     address: String,
     /// The connection for entries, while no stream uses it.
@@ -107,7 +108,10 @@ impl Peer {
         let Some(dialer) = &self.peers.dialer else {
             return Err(RPCError::Unreachable(Unreachable::new(&NoWay(self.address.clone()))));
         };
-        dialer.dial(&self.address, Purpose::Append).await.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+        dialer
+            .dial(&self.address, Purpose::Append { to: self.target })
+            .await
+            .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
 }
 
@@ -144,15 +148,18 @@ impl RaftNetworkV2<Types> for Peer {
     /// Sends entries without waiting for the answers to those before.
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         async move {
+            // openraft spaces its attempts by when the first request comes: to dial before would be to dial without a pause.
+            let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed() as BoxStream<'s, _>) };
             let connection = self.append_connection().await?;
-            let appending = Appending { connection, input: input.fuse(), in_flight: 0, ended: false, home: self.appends.clone() };
+            let input = futures::stream::iter([first]).chain(input).fuse();
+            let appending = Appending { connection, input, in_flight: 0, ended: false, home: self.appends.clone() };
             let answers = futures::stream::unfold(Some(appending), |appending| async move { appending?.next().await });
             Ok(answers.boxed() as BoxStream<'s, _>)
         }
@@ -160,11 +167,11 @@ impl RaftNetworkV2<Types> for Peer {
     }
 
     async fn vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.vote_call(Call::Vote(rpc)).await
+        self.vote_call(Call::Vote { to: self.target, request: rpc }).await
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.vote_call(Call::PreVote(rpc)).await
+        self.vote_call(Call::PreVote { to: self.target, request: rpc }).await
     }
 
     async fn full_snapshot(
@@ -178,7 +185,7 @@ impl RaftNetworkV2<Types> for Peer {
             return Err(StreamingError::Unreachable(Unreachable::new(&NoWay(self.address.clone()))));
         };
         tokio::select! {
-            sent = snapshot_stream::send(dialer, &self.address, vote, snapshot) => match sent {
+            sent = snapshot_stream::send(dialer, &self.address, self.target, vote, snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
                 Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
             },
@@ -191,7 +198,7 @@ impl RaftNetworkV2<Types> for Peer {
         request: TransferLeaderRequest<Types>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        match self.peers.call(&self.address, &Call::Transfer(request), VOTE).await {
+        match self.peers.call(&self.address, &Call::Transfer { to: self.target, request }, VOTE).await {
             Ok(Answer::Transfer(response)) => Ok(response),
             Ok(other) => Err(unexpected(&other)),
             Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),

@@ -9,6 +9,7 @@ use super::wire::{Answer, Call, Change, Place};
 use super::{Batch, Reply, Types, Vote, log_store::LogStore, state_machine::SnapshotData, state_machine::StateMachine};
 use crate::cluster::Group;
 use crate::dir::{Dir, Identity};
+use crate::disk::Disk;
 use crate::error::{OpenError, StoreError};
 use crate::log::Log;
 use crate::snapshot::Snapshots;
@@ -67,6 +68,7 @@ pub trait Office: Send + Sync {
 
 /// What a replica is made of.
 pub struct Parts {
+    pub disk: Arc<dyn Disk>,
     pub log: Arc<Log>,
     pub state: Arc<State>,
     pub snapshots: Arc<Snapshots>,
@@ -151,7 +153,8 @@ impl Node {
         let place = if identity.is_some() { Place::Formed } else { Place::Empty };
         let (phase, phases) = watch::channel(Phase::Founding(place));
         let (stop, stopped) = watch::channel(false);
-        let door = Door { transport: group.transport.clone(), cluster: group.cluster, dir: dir.path().to_owned(), phase: phases };
+        let (transport, disk) = (group.transport.clone(), parts.disk.clone());
+        let door = Door { transport, cluster: group.cluster, disk, dir: dir.path().to_owned(), phase: phases };
         tokio::spawn(door.run(stopped));
         let started = async {
             let (identity, founders) = match identity {
@@ -311,7 +314,7 @@ impl Node {
     /// Returns when another leader is known, or soon.
     ///
     /// # Errors
-    /// The replica has stopped.
+    /// `Closed`, `Failed`: the replica has stopped, and will know of no leader any more.
     async fn wait_for_leader(&self, deadline: Instant) -> Result<(), StoreError> {
         let mut metrics = self.raft.server_metrics();
         let before = metrics.borrow_watched().current_leader;
@@ -320,7 +323,11 @@ impl Node {
         match tokio::time::timeout_at(soon.min(deadline), changed).await {
             // Whether it is a new leader or time to look again makes no difference.
             Ok(Ok(_)) | Err(_) => Ok(()),
-            Ok(Err(_)) => Err(self.serves().err().unwrap_or(StoreError::Closed)),
+            Ok(Err(_)) => {
+                let metrics = self.raft.metrics();
+                let running = metrics.borrow_watched().running_state.clone();
+                Err(running.map_or_else(|error| stopped(&error), |()| StoreError::Closed))
+            }
         }
     }
 
@@ -376,6 +383,11 @@ impl Node {
     pub(super) async fn answer(&self, call: Call) -> Result<Answer, StoreError> {
         let office = || self.office.get().and_then(Weak::upgrade).ok_or(StoreError::NoLeader);
         let led = || if self.leads() { Ok(()) } else { Err(StoreError::NoLeader) };
+        if let Call::PreVote { to, .. } | Call::Vote { to, .. } | Call::Transfer { to, .. } = &call
+            && *to != self.id
+        {
+            return Err(StoreError::MemberNotFound);
+        }
         Ok(match call {
             Call::Place => Answer::Place(if self.state.applied().next > 1 { Place::Formed } else { Place::Founding }),
             Call::Join { name, instance } => match led() {
@@ -388,9 +400,11 @@ impl Node {
                     None => return Err(StoreError::NoLeader),
                 },
             },
-            Call::PreVote(request) => Answer::Vote(self.raft.pre_vote(request).await.map_err(refused)?),
-            Call::Vote(request) => Answer::Vote(self.raft.vote(request).await.map_err(refused)?),
-            Call::Transfer(request) => Answer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?),
+            Call::PreVote { request, .. } => Answer::Vote(self.raft.pre_vote(request).await.map_err(refused)?),
+            Call::Vote { request, .. } => Answer::Vote(self.raft.vote(request).await.map_err(refused)?),
+            Call::Transfer { request, .. } => {
+                Answer::Transfer(self.raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?)
+            }
             Call::ReadIndex => Answer::Index(self.read_index().await?),
             Call::Propose(commands) => {
                 led()?;

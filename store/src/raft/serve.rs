@@ -4,6 +4,7 @@ use super::node::Node;
 use super::wire::{Answer, Call, Frames, Hello, Place, Purpose, SnapshotTaken, VERSION, Welcome, frames};
 use super::{Types, snapshot_stream, state_machine::offered};
 use crate::codec;
+use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::transport::{Connection, Transport};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -38,6 +39,7 @@ pub struct Door {
     pub transport: Arc<dyn Transport>,
     pub cluster: u64,
     /// Where snapshots are received.
+    pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
     pub phase: watch::Receiver<Phase>,
 }
@@ -91,8 +93,8 @@ impl Door {
         }
         match hello.purpose {
             Purpose::Calls => self.calls(connection).await,
-            Purpose::Append => self.append(connection).await,
-            Purpose::Snapshot => self.snapshot(connection).await,
+            Purpose::Append { .. } => self.append(connection).await,
+            Purpose::Snapshot { .. } => self.snapshot(connection).await,
         }
     }
 
@@ -106,7 +108,12 @@ impl Door {
                 hello.cluster, self.cluster
             ));
         }
-        None
+        match (hello.purpose, self.node()) {
+            (Purpose::Append { to } | Purpose::Snapshot { to }, Some(node)) if to != node.id => {
+                Some(format!("member {to:x} is not here, but {:x}", node.id))
+            }
+            _ => None,
+        }
     }
 
     fn node(&self) -> Option<Node> {
@@ -168,7 +175,7 @@ impl Door {
         let Some(node) = self.node() else { return Err(io::ErrorKind::NotConnected.into()) };
         // One at a time: a second leader's may come while the first one's is still on its way.
         let path = self.dir.join(format!("snapshot.{:x}", super::member::new_id()));
-        let taken: SnapshotTaken = match snapshot_stream::receive(&mut connection, &path).await {
+        let taken: SnapshotTaken = match snapshot_stream::receive(&mut connection, self.disk.clone(), &path).await {
             Ok((head, image)) => {
                 let snapshot = offered(image)?;
                 if snapshot.meta == head.meta {
@@ -179,7 +186,7 @@ impl Door {
             }
             Err(error) => Err(error.to_string()),
         };
-        if let Err(error) = std::fs::remove_file(&path)
+        if let Err(error) = self.disk.remove(&path)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, path = %path.display(), "a received snapshot cannot be removed");

@@ -4,6 +4,7 @@ use super::{Entry, LogId, Membership, Reply, Types, log_store::LogStore};
 use crate::codec;
 use crate::snapshot::{Image, Snapshots};
 use crate::state::{Applied, State};
+use crate::work::blocking;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
@@ -72,7 +73,7 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotData>> {
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        let image = tokio::task::spawn_blocking(move || snapshots.provide(&state)).await.map_err(io::Error::other)??;
+        let image = blocking(move || snapshots.provide(&state)).await??;
         offered(image)
     }
 }
@@ -104,7 +105,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<Types>, image: SnapshotData) -> io::Result<()> {
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        tokio::task::spawn_blocking(move || snapshots.install(&state, &image)).await.map_err(io::Error::other)?
+        blocking(move || snapshots.install(&state, &image)).await?
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, SnapshotData>>> {

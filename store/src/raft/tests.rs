@@ -1,29 +1,98 @@
-//! openraft's own conformance suite over our log and state machine.
+//! openraft's own conformance suite over our log and state machine, and what it does not ask.
 
-use super::{Types, log_store::LogStore, state_machine::StateMachine};
+use super::link::Dialer;
+use super::network::Peers;
+use super::wire::{Answer, Call, Purpose};
+use super::{Entry, LogId, Types, Vote, log_store::LogStore, state_machine::StateMachine};
 use crate::checkpoint::Checkpoint;
+use crate::codec;
+use crate::disk::System;
 use crate::engine::memory::Memory;
-use crate::log::Log;
+use crate::log::{Log, Record};
 use crate::machine::Machine;
 use crate::snapshot::Snapshots;
 use crate::state::{Applied, State};
-use openraft::StorageError;
+use crate::transport::memory::Mesh;
+use crate::world::World;
+use crate::{Group, Options, Store, StoreError};
+use openraft::entry::RaftEntry;
+use openraft::raft::VoteRequest;
+use openraft::storage::RaftLogStorage;
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::vote::RaftLeaderId;
+use openraft::{EntryPayload, RaftTypeConfig, StorageError};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
+
+const WAIT: Duration = Duration::from_secs(5);
 
 struct Builder;
 
 impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
-        let log = LogStore::new(Arc::new(Log::open(&dir.path().join("log")).unwrap()));
+        let log = LogStore::new(Arc::new(Log::open(&World::default(), &dir.path().join("log")).unwrap()));
         let state = Arc::new(State::new(Machine::default(), Applied::default()));
         let checkpoint = Checkpoint::new(Box::new(Memory::default()));
-        let snapshots = Arc::new(Snapshots::new(dir.path().to_owned(), checkpoint, None));
+        let snapshots = Arc::new(Snapshots::new(Arc::new(System), dir.path().to_owned(), checkpoint, None));
         let machine = StateMachine::new(state, snapshots, log.clone());
         Ok((dir, log, machine))
     }
+}
+
+fn blank(index: u64) -> Entry {
+    let leader = <Types as RaftTypeConfig>::LeaderId::new(1, 1).to_committed();
+    Entry::new(LogId::new(leader, index), EntryPayload::Blank)
+}
+
+/// The power may fail between a committed index and its entries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_committed_index_without_its_entries_is_that_of_the_last_one_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(Log::open(&World::default(), dir.path()).unwrap());
+    let log = open();
+    let mut store = LogStore::new(log.clone());
+    assert_eq!(store.read_committed().await.unwrap(), None);
+    store.save_committed(Some(blank(7).log_id)).await.unwrap();
+    for index in 0..3 {
+        let record = Record::Entry { index, payload: codec::encode(&blank(index)).unwrap() };
+        log.write(vec![record]).await.unwrap();
+    }
+    log.close().await;
+    let log = open();
+    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), Some(blank(2).log_id));
+    log.close().await;
+}
+
+/// A member that was removed may have had the address that another one has now, which must not vote for both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_for_another_member_is_refused() {
+    let (mesh, dir) = (Mesh::default(), tempfile::tempdir().unwrap());
+    let group = Group {
+        name: "m1".into(),
+        peers: vec![("m1".into(), "m1".into())],
+        peer_address: "m1".into(),
+        client_addresses: Vec::new(),
+        cluster: 3,
+        transport: mesh.listen("m1"),
+        force_new_cluster: false,
+    };
+    let store = Store::open(Options { dir: dir.path().to_owned(), quota_bytes: 0, group: Some(group) }).await.unwrap();
+    let (id, dialer) = (store.member_id(), Arc::new(Dialer { transport: mesh.listen("other"), cluster: 3 }));
+    for purpose in [|to| Purpose::Append { to }, |to| Purpose::Snapshot { to }] {
+        dialer.dial("m1", purpose(id)).await.unwrap();
+        let refused = dialer.dial("m1", purpose(id + 1)).await.err().unwrap();
+        assert!(refused.to_string().contains("is not here"), "{refused}");
+    }
+    let request = VoteRequest::new(Vote::new(1, id + 2), None);
+    let peers = Peers::new(Some(dialer));
+    for call in [|to, request| Call::PreVote { to, request }, |to, request| Call::Vote { to, request }] {
+        let ask = |to| call(to, request.clone());
+        let answers = [peers.call("m1", &ask(id), WAIT).await.unwrap(), peers.call("m1", &ask(id + 1), WAIT).await.unwrap()];
+        assert!(matches!(answers, [Answer::Vote(_), Answer::Failed(StoreError::MemberNotFound)]), "{answers:?}");
+    }
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

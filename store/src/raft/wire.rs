@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 /// Version of this protocol.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the largest frame: a few entries, each of about a megabyte.
 const FRAME: usize = 16 << 20;
 /// Bytes that a writer gathers before it waits for the connection.
@@ -39,10 +39,10 @@ pub struct Hello {
 pub enum Purpose {
     /// Numbered calls, answered in any order.
     Calls,
-    /// Entries, answered in order.
-    Append,
-    /// One snapshot.
-    Snapshot,
+    /// Entries for this member, answered in order.
+    Append { to: u64 },
+    /// One snapshot for this member.
+    Snapshot { to: u64 },
 }
 
 /// The first frame back: None, or why not.
@@ -57,9 +57,19 @@ pub enum Call {
         name: String,
         instance: u64,
     },
-    PreVote(VoteRequest<Types>),
-    Vote(VoteRequest<Types>),
-    Transfer(TransferLeaderRequest<Types>),
+    /// What counts as this member's word must not be another's, who lives at its address now.
+    PreVote {
+        to: u64,
+        request: VoteRequest<Types>,
+    },
+    Vote {
+        to: u64,
+        request: VoteRequest<Types>,
+    },
+    Transfer {
+        to: u64,
+        request: TransferLeaderRequest<Types>,
+    },
     ReadIndex,
     /// Encoded commands.
     Propose(Vec<Bytes>),

@@ -3,12 +3,14 @@
 use super::{all, fill, open};
 use crate::checkpoint::Checkpoint;
 use crate::command::{Command, Op, Txn};
+use crate::disk::System;
 use crate::engine::{Place, memory::Memory, sled::SledPlace};
 use crate::machine::Machine;
 use crate::snapshot::{Image, Snapshots};
 use crate::state::{Applied, State};
 use crate::{KeyRange, OpenError, Options, RangeResponse, Revision, Store};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 fn contents(state: &State) -> RangeResponse {
@@ -115,7 +117,7 @@ fn an_engine_that_fails_or_forgets_is_made_anew() {
     assert!(Checkpoint::new(Box::new(memory.clone())).load().is_err(), "the hash must differ");
 
     let dir = tempfile::tempdir().unwrap();
-    let snapshots = Snapshots::new(dir.path().to_owned(), checkpoint, None);
+    let snapshots = Snapshots::new(Arc::new(System), dir.path().to_owned(), checkpoint, None);
     let image = snapshots.build(&state).unwrap();
     assert_eq!(State::new(image.load().unwrap(), image.applied().clone()).range(&all()), state.range(&all()));
     assert_eq!(contents(&loaded(Box::new(memory))), contents(&state));
@@ -157,11 +159,11 @@ fn a_snapshot_that_was_changed_is_not_taken() {
     for at in 0..50 {
         commands(&state, &mut index, &[write(at, 300)]);
     }
-    let snapshots = Snapshots::new(dir.path().to_owned(), Checkpoint::new(Box::new(Memory::default())), None);
+    let snapshots = Snapshots::new(Arc::new(System), dir.path().to_owned(), Checkpoint::new(Box::new(Memory::default())), None);
     snapshots.build(&state).unwrap();
     let path = Snapshots::path(dir.path());
     let whole = std::fs::read(&path).unwrap();
-    let load = || Image::open(&path).and_then(|image| image.unwrap().load());
+    let load = || Image::open(Arc::new(System), &path).and_then(|image| image.unwrap().load());
     assert_eq!(load().unwrap().revision(), state.revision());
     for at in (0..whole.len()).step_by(97) {
         let mut bytes = whole.clone();
@@ -174,7 +176,7 @@ fn a_snapshot_that_was_changed_is_not_taken() {
     // Another member takes it in.
     std::fs::write(&path, &whole).unwrap();
     let other = State::new(Machine::default(), Applied::default());
-    snapshots.install(&other, &Image::open(&path).unwrap().unwrap()).unwrap();
+    snapshots.install(&other, &Image::open(Arc::new(System), &path).unwrap().unwrap()).unwrap();
     assert_eq!(other.range(&all()), state.range(&all()));
     assert_eq!(other.applied(), state.applied());
 }
@@ -202,6 +204,18 @@ async fn a_store_outlives_its_checkpoint() {
         assert_eq!(store.range(all()).await.unwrap(), before, "damage {damage}");
         store.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_snapshot_is_removed_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).await.close().await;
+    let left = ["snapshot.new", "snapshot.1f"].map(|name| dir.path().join(name));
+    for path in &left {
+        std::fs::write(path, "half").unwrap();
+    }
+    open(dir.path()).await.close().await;
+    assert!(!left.iter().any(|path| path.exists()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

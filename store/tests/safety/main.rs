@@ -16,6 +16,7 @@ mod replay;
 mod requests;
 mod seeded;
 mod sequential;
+mod simulation;
 mod target;
 mod timeline;
 mod watches;

@@ -2,17 +2,16 @@
 //! member closed, opened, wiped and replaced (by snapshot, when the log has been purged), clocks that jump.
 
 use crate::child::NAMES;
+use crate::simulation::clock::Jumping;
 use crate::target::Target;
 use crate::workload::{LOAD, Load, Run, judged};
-use futures::future::{BoxFuture, join_all};
-use orchd_store::clock::Clock;
+use futures::future::join_all;
 use orchd_store::transport::memory::Mesh;
 use orchd_store::{Group, OpenError, Options, Store};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -21,34 +20,6 @@ const QUOTA: u64 = 110 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Faults in one history.
 const FAULTS: usize = 12;
-
-/// A clock that can be put forward.
-#[derive(Clone)]
-struct Jumping {
-    begun: Instant,
-    ahead_ms: Arc<AtomicU64>,
-}
-
-impl Jumping {
-    fn new() -> Self {
-        Self { begun: Instant::now(), ahead_ms: Arc::default() }
-    }
-}
-
-impl Clock for Jumping {
-    fn now(&self) -> Duration {
-        self.begun.elapsed() + Duration::from_millis(self.ahead_ms.load(Ordering::SeqCst))
-    }
-
-    fn sleep_until(&self, moment: Duration) -> BoxFuture<'static, ()> {
-        let clock = self.clone();
-        Box::pin(async move {
-            while let Some(left) = moment.checked_sub(clock.now()).filter(|left| !left.is_zero()) {
-                tokio::time::sleep(Duration::from_millis(50).min(left)).await;
-            }
-        })
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -148,7 +119,7 @@ impl Trio {
                     }
                     // It may have been refused for good reason: who leads changes by itself too.
                     Fault::MoveLeader => drop(asked.move_leader(member).await),
-                    Fault::Jump => drop(clock.ahead_ms.fetch_add(4000, Ordering::SeqCst)),
+                    Fault::Jump => clock.jump(4000),
                     Fault::Restart | Fault::Replace => leaves.close().await,
                 }
                 tokio::time::sleep(during).await;

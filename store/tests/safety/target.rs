@@ -1,9 +1,10 @@
-//! What a workload talks to: a store in this process, or one in a child process over a socket.
+//! What a workload talks to: a store in this process, one in a child process over a socket, or a simulated one.
 //!
 //! The protocol between the two is the plainest: frames of a length and a bincode record, one question at a time on a
 //! connection; a watch takes a connection for itself.
 
 use crate::history::{Answer, Request, Seen};
+use crate::simulation::slot::{Slot, SlotWatch};
 use bytes::Bytes;
 use orchd_store::{KeyRange, KeyValue, Revision, Store, StoreError, WatchBatch, WatchEvent, Watcher};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -133,11 +134,11 @@ pub struct Live {
 }
 
 impl Live {
-    fn new(watcher: Watcher) -> Self {
+    pub fn new(watcher: Watcher) -> Self {
         Self { dispatched: watcher.dispatched(), watcher, marked: 0 }
     }
 
-    async fn next(&mut self) -> Result<Seen, StoreError> {
+    pub async fn next(&mut self) -> Result<Seen, StoreError> {
         loop {
             if let Some(revision) = self.watcher.synced().filter(|revision| *revision >= self.marked + BOOKMARK) {
                 self.marked = revision;
@@ -156,6 +157,7 @@ impl Live {
 pub enum Target {
     Here(Store),
     Socket(PathBuf),
+    Simulated(Slot),
 }
 
 impl Target {
@@ -164,6 +166,7 @@ impl Target {
         match self {
             Self::Here(store) => Some(Connection::Here(store.clone())),
             Self::Socket(path) => connected(path).await.map(Connection::Socket),
+            Self::Simulated(slot) => Some(Connection::Simulated(slot.clone())),
         }
     }
 
@@ -171,6 +174,11 @@ impl Target {
     pub async fn close(&self) {
         match self {
             Self::Here(store) => store.close().await,
+            Self::Simulated(slot) => {
+                if let Some(store) = slot.store() {
+                    store.close().await;
+                }
+            }
             Self::Socket(path) => {
                 if let Some(mut stream) = connected(path).await {
                     // One that is gone already is closed too.
@@ -184,6 +192,7 @@ impl Target {
     pub async fn leads(&self) -> bool {
         match self {
             Self::Here(store) => store.leads_in().is_some(),
+            Self::Simulated(slot) => slot.store().is_some_and(|store| store.leads_in().is_some()),
             Self::Socket(path) => {
                 let Some(mut stream) = connected(path).await else { return false };
                 send(&mut stream, &Ask::Leads).await.is_ok() && matches!(receive(&mut stream).await, Ok(Tell::Leads(true)))
@@ -195,6 +204,9 @@ impl Target {
     pub async fn watch(&self, range: KeyRange, start: Revision) -> Option<Result<(Watching, Revision), StoreError>> {
         match self {
             Self::Here(store) => Some(store.watch(range, start).map(|watcher| (Watching::Here(Live::new(watcher)), store.revision()))),
+            Self::Simulated(slot) => {
+                slot.watch(range, start).map(|opened| opened.map(|(watch, revision)| (Watching::Simulated(watch), revision)))
+            }
             Self::Socket(path) => {
                 let mut stream = connected(path).await?;
                 send(&mut stream, &Ask::Watch { range, start }).await.ok()?;
@@ -215,6 +227,7 @@ async fn connected(path: &Path) -> Option<UnixStream> {
 pub enum Connection {
     Here(Store),
     Socket(UnixStream),
+    Simulated(Slot),
 }
 
 impl Connection {
@@ -223,6 +236,7 @@ impl Connection {
     pub async fn call(&mut self, request: Request) -> Result<Answer, StoreError> {
         match self {
             Self::Here(store) => carry_out(store, request).await,
+            Self::Simulated(slot) => slot.call(request).await,
             Self::Socket(stream) => {
                 let told = async {
                     send(stream, &Ask::Call(request)).await?;
@@ -240,6 +254,7 @@ impl Connection {
 pub enum Watching {
     Here(Live),
     Socket(UnixStream),
+    Simulated(SlotWatch),
 }
 
 impl Watching {
@@ -248,6 +263,7 @@ impl Watching {
     pub async fn next(&mut self) -> Result<Seen, StoreError> {
         match self {
             Self::Here(live) => live.next().await,
+            Self::Simulated(watch) => watch.next().await,
             Self::Socket(stream) => match receive(stream).await {
                 Ok(Tell::Batch(revision, events)) => {
                     let events = events.into_iter().map(|event| match event.kv {

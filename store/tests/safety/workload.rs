@@ -28,9 +28,11 @@ pub struct Load {
     pub compactions: u32,
     /// Percent of values that take up to 60 KB.
     pub large: u32,
+    /// The longest that a client rests between two requests, in milliseconds.
+    pub rest_ms: u64,
 }
 
-pub const LOAD: Load = Load { clients: 8, leases: 6, compactions: 1, large: 0 };
+pub const LOAD: Load = Load { clients: 8, leases: 6, compactions: 1, large: 0, rest_ms: 0 };
 
 /// A history in the making, over any number of rounds with the same store.
 pub struct Run {
@@ -55,7 +57,8 @@ impl Run {
         for _ in 0..self.load.clients {
             let mut asker = Asker::new(self.named);
             (asker.leases, asker.compactions, asker.large) = (self.load.leases, self.load.compactions, self.load.large);
-            let client = Client { name: self.named, asker, rng: StdRng::seed_from_u64(self.rng.random()), recorder: self.recorder.clone() };
+            let (rng, recorder, rest_ms) = (StdRng::seed_from_u64(self.rng.random()), self.recorder.clone(), self.load.rest_ms);
+            let client = Client { name: self.named, asker, rng, recorder, rest_ms };
             self.named += 1;
             let targets = targets.to_vec();
             tasks.push(tokio::spawn(client.work(targets, self.witnessed.clone(), stopped.clone())));
@@ -186,6 +189,7 @@ struct Client {
     asker: Asker,
     rng: StdRng,
     recorder: Recorder,
+    rest_ms: u64,
 }
 
 impl Client {
@@ -215,6 +219,9 @@ impl Client {
             if resting {
                 // Nobody leads at present: a client that asked at once again would only fill the history.
                 tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if self.rest_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..=self.rest_ms))).await;
             }
         }
     }
