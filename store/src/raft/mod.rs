@@ -4,6 +4,7 @@
 //! who leads and who belongs to the group. May import: `cluster`, `codec`, `command`, `dir`, `disk`, `error`, `log`,
 //! `random`, `state`, `snapshot`, `transport`, `work`, `world`.
 
+mod exchange;
 mod force;
 mod founding;
 mod link;
@@ -25,6 +26,7 @@ use crate::codec;
 use crate::command::{Command, Output};
 use crate::error::StoreError;
 use bytes::Bytes;
+pub use exchange::exchange;
 pub use member::Info;
 pub use node::{KEEP_ENTRIES, Leadership, Node, Office, Parts};
 pub use restore::found;

@@ -390,16 +390,12 @@ impl Node {
         }
         Ok(match call {
             Call::Place => Answer::Place(if self.state.applied().next > 1 { Place::Formed } else { Place::Founding }),
-            Call::Join { name, instance } => match led() {
-                Ok(()) => Answer::Joined(self.join_here(&name, instance).await?),
-                // Whoever comes knows one member, which need not lead.
-                Err(_) => match self.leader_address() {
-                    Some(address) => {
-                        self.peers.call(&address, &Call::Join { name, instance }, READ).await.map_err(|_| StoreError::NoLeader)?
-                    }
-                    None => return Err(StoreError::NoLeader),
-                },
-            },
+            Call::Join { .. } | Call::Exchange { .. } if !self.leads() => self.relay(&call).await?,
+            Call::Join { name, instance } => Answer::Joined(self.join_here(&name, instance).await?),
+            Call::Exchange { name, id, instance } => {
+                self.exchange_here(&name, id, instance).await?;
+                Answer::Exchanged
+            }
             Call::PreVote { request, .. } => Answer::Vote(self.raft.pre_vote(request).await.map_err(refused)?),
             Call::Vote { request, .. } => Answer::Vote(self.raft.vote(request).await.map_err(refused)?),
             Call::Transfer { request, .. } => {
@@ -423,6 +419,12 @@ impl Node {
                 Answer::Changed(None)
             }
         })
+    }
+
+    /// Passes on to the leader what came from one that is not a member yet: it knows some member, which need not lead.
+    async fn relay(&self, call: &Call) -> Result<Answer, StoreError> {
+        let address = self.leader_address().ok_or(StoreError::NoLeader)?;
+        self.peers.call(&address, call, PATIENCE).await.map_err(|_| StoreError::NoLeader)
     }
 
     /// Starts a lease's time anew, wherever the leader is; returns its seconds.
