@@ -60,6 +60,10 @@ pub struct Status {
     pub db_bytes: u64,
     /// Bytes of keys and values in memory, history included.
     pub db_in_use_bytes: u64,
-    /// What is wrong, in words; empty: nothing.
+    /// The most bytes that the files may take; 0: as much as the disk has.
+    pub quota_bytes: u64,
+    /// Writes that grow the store are refused for want of space.
+    pub no_space: bool,
+    /// What else is wrong, in words; empty: nothing.
     pub errors: Vec<String>,
 }

@@ -24,6 +24,8 @@ impl Store {
             learner: self.members().iter().any(|member| member.id == member_id && member.learner),
             db_bytes: shared.log.bytes() + shared.snapshots.checkpoint_bytes() + shared.snapshots.image_bytes(),
             db_in_use_bytes: shared.state.read(|machine| machine.bytes()),
+            quota_bytes: shared.space.quota_bytes(),
+            no_space: shared.space.short(),
             errors: self.serves().err().map(|error| error.to_string()).into_iter().collect(),
         }
     }

@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<Log>,
     pub(crate) node: Node,
     pub(crate) snapshots: Arc<Snapshots>,
-    space: Arc<Space>,
+    pub(crate) space: Arc<Space>,
     batcher: Batcher,
     pub(crate) barrier: Barrier,
     hub: Arc<Hub>,

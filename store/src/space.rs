@@ -38,8 +38,8 @@ struct Seen {
     left: u64,
     /// It is the quota that leaves no more, not the disk.
     quota: bool,
-    /// Nothing that grows was taken when last looked.
-    tight: bool,
+    /// Bytes that what was refused last would have taken, and that are not there yet; 0: nothing is refused.
+    refused: u64,
 }
 
 impl Space {
@@ -54,11 +54,11 @@ impl Space {
         if !item.command.grows() {
             return Ok(());
         }
-        if let Some(why) = self.log.refuses() {
-            return Err(StoreError::NoSpace(why.into()));
-        }
         let takes = item.encoded.len() as u64 * AMPLIFICATION;
         let mut seen = self.seen.lock();
+        if let Some(why) = self.log.refuses() {
+            return Err(self.refusal(&mut seen, takes, why.into()));
+        }
         if seen.left < takes || seen.at.is_none_or(|at| at.elapsed() >= AGE) {
             self.look(&mut seen);
         }
@@ -67,9 +67,34 @@ impl Space {
                 seen.left = left;
                 Ok(())
             }
-            None if seen.quota => Err(StoreError::NoSpace(format!("the quota of {} bytes is nearly used up", self.quota_bytes))),
-            None => Err(StoreError::NoSpace("the disk is nearly full".into())),
+            None if seen.quota => {
+                let why = format!("the quota of {} bytes is nearly used up", self.quota_bytes);
+                Err(self.refusal(&mut seen, takes, why))
+            }
+            None => Err(self.refusal(&mut seen, takes, "the disk is nearly full".into())),
         }
+    }
+
+    fn refusal(&self, seen: &mut Seen, takes: u64, why: String) -> StoreError {
+        if seen.refused == 0 {
+            tracing::error!(dir = %self.dir.display(), why, "no space left: writes are refused until there is some");
+        }
+        seen.refused = takes;
+        StoreError::NoSpace(why)
+    }
+
+    /// Whether what was refused last would be refused still.
+    pub fn short(&self) -> bool {
+        let mut seen = self.seen.lock();
+        if seen.refused > 0 {
+            self.look(&mut seen);
+        }
+        seen.refused > 0
+    }
+
+    /// The most bytes that the store may take; 0: as much as the disk has.
+    pub fn quota_bytes(&self) -> u64 {
+        self.quota_bytes
     }
 
     /// Whether log and checkpoint had better be short.
@@ -95,12 +120,11 @@ impl Space {
             // A disk that cannot be asked is found out by the write itself.
             Err(error) => tracing::warn!(dir = %self.dir.display(), %error, "the free space of the disk cannot be told"),
         }
-        let tight = left == 0;
-        if tight && !seen.tight {
-            tracing::error!(dir = %self.dir.display(), "no space left: writes are refused until there is some");
-        } else if seen.tight && !tight {
+        let mut refused = seen.refused;
+        if refused > 0 && left >= refused && self.log.refuses().is_none() {
             tracing::info!(dir = %self.dir.display(), "there is space again: writes are taken");
+            refused = 0;
         }
-        *seen = Seen { at: Some(Instant::now()), left, quota, tight };
+        *seen = Seen { at: Some(Instant::now()), left, quota, refused };
     }
 }

@@ -17,8 +17,6 @@ use std::sync::Arc;
 const PIECE: usize = 64 << 10;
 /// etcd's clients tell by the size of what they got whether a checksum ends it: a multiple of this, and 32.
 const PAGE: u64 = 512;
-/// How the status names a store without room.
-const NO_SPACE: &str = "NOSPACE";
 
 impl Face {
     pub async fn status(&self, _: pb::StatusRequest) -> Result<pb::StatusResponse, Status> {
@@ -26,6 +24,9 @@ impl Face {
         let mut errors = status.errors;
         if status.leader_id == 0 {
             errors.push("etcdserver: no leader".into());
+        }
+        if status.no_space {
+            errors.push(format!("memberID:{} alarm:NOSPACE ", self.member_id));
         }
         Ok(pb::StatusResponse {
             header: self.header_now(),
@@ -39,7 +40,7 @@ impl Face {
             db_size_in_use: status.db_in_use_bytes as i64,
             is_learner: status.learner,
             storage_version: VERSION.into(),
-            db_size_quota: 0,
+            db_size_quota: status.quota_bytes as i64,
         })
     }
 
@@ -51,7 +52,7 @@ impl Face {
             return Err(Status::new(Code::Unimplemented, "etcdserver: alarms are raised, and called off, by the members themselves"));
         }
         let wanted = request.alarm == pb::AlarmType::None as i32 || request.alarm == pb::AlarmType::Nospace as i32;
-        let full = wanted && self.store.status().errors.iter().any(|error| error.contains(NO_SPACE));
+        let full = wanted && self.store.status().no_space;
         let alarm = pb::AlarmMember { member_id: self.member_id, alarm: pb::AlarmType::Nospace as i32 };
         Ok(pb::AlarmResponse { header: self.header_now(), alarms: if full { vec![alarm] } else { Vec::new() } })
     }
