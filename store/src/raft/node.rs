@@ -157,7 +157,7 @@ impl Node {
         tokio::spawn(door.run(stopped));
         let started = async {
             let (identity, founders) = match identity {
-                Some(identity) => (identity, None),
+                Some(identity) => (identity, Some(founding::founders(&group)).filter(|founders| founders.contains_key(&identity.id))),
                 None => settle(dir, &group, &peers, &phase).await?,
             };
             if group.force_new_cluster {
