@@ -48,20 +48,25 @@ fn blank(index: u64) -> Entry {
 
 /// The power may fail between a committed index and its entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_committed_index_without_its_entries_is_that_of_the_last_one_there_is() {
+async fn a_committed_index_without_its_entry_does_not_count() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Arc::new(Log::open(&World::default(), dir.path()).unwrap());
     let log = open();
     let mut store = LogStore::new(log.clone());
     assert_eq!(store.read_committed().await.unwrap(), None);
     store.save_committed(Some(blank(7).log_id)).await.unwrap();
-    for index in 0..3 {
-        let record = Record::Entry { index, payload: codec::encode(&blank(index)).unwrap() };
-        log.write(vec![record]).await.unwrap();
-    }
+    let write = async |log: &Log, indexes: std::ops::Range<u64>| {
+        for index in indexes {
+            let record = Record::Entry { index, payload: codec::encode(&blank(index)).unwrap() };
+            log.write(vec![record]).await.unwrap();
+        }
+    };
+    write(&log, 0..7).await;
     log.close().await;
     let log = open();
-    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), Some(blank(2).log_id));
+    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), None);
+    write(&log, 7..9).await;
+    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), Some(blank(7).log_id));
     log.close().await;
 }
 
