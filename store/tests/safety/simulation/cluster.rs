@@ -129,10 +129,9 @@ impl Cluster {
     pub async fn close(&self, at: usize) -> bool {
         let Some(store) = self.members[at].slot.put(None) else { return false };
         self.trace.note(format_args!("{} is closed", self.members[at].name));
+        // From here on nobody kills it, nor starts it anew.
+        *self.members[at].process.lock() = None;
         store.close().await;
-        if let Some(process) = self.members[at].process.lock().take() {
-            process.abort();
-        }
         true
     }
 
