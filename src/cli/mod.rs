@@ -151,6 +151,9 @@ fn start<F: Future<Output = Result<(), CliError>>>(server: bool, work: impl FnOn
     let filter =
         EnvFilter::try_from_env("ORCHD_LOG").unwrap_or_else(|_| EnvFilter::new(if server { "info,openraft=error" } else { "warn" }));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    if server && let Err(errno) = crate::env::open_files::raise_limit() {
+        tracing::warn!(%errno, "the limit of open files cannot be raised");
+    }
     let mut builder = if server { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     let runtime = builder.enable_all().build().map_err(|e| CliError::new("cannot start", e))?;
     runtime.block_on(work())

@@ -1,8 +1,9 @@
-//! Clock and randomness, behind traits so that a test can drive them; and events of directories.
+//! Clock and randomness, behind traits so that a test can drive them; events of directories; limits of this process.
 //!
 //! May import: the traits of store and runtime.
 
 pub mod dir_watch;
+pub mod open_files;
 pub mod peers;
 
 pub use dir_watch::DirWatch;

@@ -7,6 +7,7 @@ use crate::raft::{Batch, Item, Node, Reply};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Commands, or groups of them, that may wait.
 const QUEUE: usize = 8192;
@@ -17,22 +18,24 @@ const ENTRY_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 2;
 /// A command as large as etcd takes it.
 const COMMAND_BYTES: usize = 1536 << 10;
-/// After this long the outcome is left open.
+/// After this long an entry's outcome is left open. Commands that have waited as long for their turn are not tried any more.
+/// One timer for an entry, not for each command: a command costs less than a timer does.
 const TIMEOUT: Duration = Duration::from_secs(12);
 
 type Outcome = Result<Output, StoreError>;
+type Answered<T> = oneshot::Receiver<Result<T, StoreError>>;
 
-/// Who waits for what.
-enum Waiter {
-    One(oneshot::Sender<Outcome>),
-    /// That many commands, which came together; hears the entry's index too.
-    Group(usize, oneshot::Sender<Result<(u64, Reply), StoreError>>),
+/// What is asked, and who waits for the answer.
+enum Asked {
+    One(Item, oneshot::Sender<Outcome>),
+    /// Commands that came together; whoever waits hears the entry's index too.
+    Group(Vec<Item>, oneshot::Sender<Result<(u64, Reply), StoreError>>),
 }
 
 struct Pending {
-    items: Vec<Item>,
+    asked: Asked,
     fence: Option<u64>,
-    waiter: Waiter,
+    since: Instant,
 }
 
 /// The queue in front of Raft. Cheap to clone.
@@ -52,13 +55,14 @@ impl Batcher {
     /// Carries a command out. `fence`: only while this member leads, and in this term.
     ///
     /// # Errors
-    /// `TooLarge`; `Timeout`: the outcome is open; what the replica and the machine answer.
+    /// `TooLarge`; `Timeout`: the outcome is open; what the replica and the machine answer. Within some multiples of
+    /// `TIMEOUT`.
     pub async fn submit(&self, item: Item, fence: Option<u64>) -> Outcome {
         if item.encoded.len() > COMMAND_BYTES {
             return Err(StoreError::TooLarge(format!("{} bytes; the most is {COMMAND_BYTES}", item.encoded.len())));
         }
         let (answer, answered) = oneshot::channel();
-        self.wait(Pending { items: vec![item], fence, waiter: Waiter::One(answer) }, answered).await
+        self.carry(Asked::One(item, answer), fence, answered).await
     }
 
     /// Carries out commands that another member gathered; they go into one entry. Returns its index and their answers.
@@ -67,16 +71,29 @@ impl Batcher {
     /// As `submit`, for all of them.
     pub async fn submit_group(&self, items: Vec<Item>) -> Result<(u64, Reply), StoreError> {
         let (answer, answered) = oneshot::channel();
-        let waiter = Waiter::Group(items.len(), answer);
-        self.wait(Pending { items, fence: None, waiter }, answered).await
+        self.carry(Asked::Group(items, answer), None, answered).await
     }
 
-    async fn wait<T>(&self, pending: Pending, answered: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
-        let carried = async {
-            self.queue.send(pending).await.map_err(|_| StoreError::Closed)?;
-            answered.await.map_err(|_| StoreError::Closed)?
-        };
-        tokio::time::timeout(TIMEOUT, carried).await.map_err(|_| StoreError::Timeout)?
+    async fn carry<T>(&self, asked: Asked, fence: Option<u64>, answered: Answered<T>) -> Result<T, StoreError> {
+        let pending = Pending { asked, fence, since: Instant::now() };
+        self.queue.send(pending).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Who waits for how many of an entry's answers.
+enum Waiter {
+    One(oneshot::Sender<Outcome>),
+    Group(usize, oneshot::Sender<Result<(u64, Reply), StoreError>>),
+}
+
+impl Waiter {
+    fn refuse(self, error: StoreError) {
+        // Whoever asked may have stopped waiting.
+        match self {
+            Self::One(answer) => drop(answer.send(Err(error))),
+            Self::Group(_, answer) => drop(answer.send(Err(error))),
+        }
     }
 }
 
@@ -91,9 +108,23 @@ struct Gathered {
 
 impl Gathered {
     fn add(&mut self, pending: Pending) {
-        self.bytes += pending.items.iter().map(|item| item.encoded.len()).sum::<usize>();
-        self.items.extend(pending.items);
-        self.waiters.push(pending.waiter);
+        let from = self.items.len();
+        let waiter = match pending.asked {
+            Asked::One(item, answer) => {
+                self.items.push(item);
+                Waiter::One(answer)
+            }
+            Asked::Group(items, answer) => {
+                self.items.extend(items);
+                Waiter::Group(self.items.len() - from, answer)
+            }
+        };
+        if pending.since.elapsed() >= TIMEOUT {
+            self.items.truncate(from);
+            return waiter.refuse(StoreError::Timeout);
+        }
+        self.bytes += self.items[from..].iter().map(|item| item.encoded.len()).sum::<usize>();
+        self.waiters.push(waiter);
     }
 
     fn full(&self) -> bool {
@@ -125,9 +156,13 @@ async fn gather(node: Node, mut waiting: mpsc::Receiver<Pending>) {
                 Err(_) => break,
             }
         }
+        if gathered.items.is_empty() {
+            continue;
+        }
         let node = node.clone();
         tokio::spawn(async move {
-            let outcome = node.carry(Batch(gathered.items.into()), gathered.fence).await;
+            let carried = node.carry(Batch(gathered.items.into()), gathered.fence);
+            let outcome = tokio::time::timeout(TIMEOUT, carried).await.unwrap_or(Err(StoreError::Timeout));
             drop(slot);
             answer(outcome, gathered.waiters);
         });
@@ -148,10 +183,7 @@ fn answer(outcome: Result<(u64, Reply), StoreError>, waiters: Vec<Waiter>) {
         }
         Err(error) => {
             for waiter in waiters {
-                match waiter {
-                    Waiter::One(answer) => drop(answer.send(Err(error.clone()))),
-                    Waiter::Group(_, answer) => drop(answer.send(Err(error.clone()))),
-                }
+                waiter.refuse(error.clone());
             }
         }
     }

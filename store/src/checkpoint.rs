@@ -8,13 +8,14 @@
 use crate::codec;
 use crate::command::Revision;
 use crate::engine::{Batch, Engine, EngineError, Place};
-use crate::machine::{Delta, Machine, Row, RowKey};
+use crate::machine::{Delta, Machine, Reading, Row, RowKey};
 use crate::rows::{self, Header, Loader, RowsError};
 use crate::state::{Applied, State};
 use std::collections::BTreeMap;
 
-/// Blocks that are written together when everything is.
-const SLICE: usize = 256;
+/// Bytes that go to the engine together. What is added is written in such pieces, each newer than the header says, and is
+/// nothing until the header, which comes last, says so.
+const PIECE_BYTES: usize = 2 << 20;
 /// Changes or keys looked at while the machine's lock is held.
 const READ_SLICE: usize = 512;
 
@@ -62,8 +63,17 @@ impl Checkpoint {
         let engine = self.place.open()?;
         let Some(header) = engine.get(rows::HEADER)? else { return Ok(None) };
         let header: Header = codec::decode(&header)?;
-        let mut loader = Loader::new(header);
-        engine.scan(&mut |key, value| Ok(loader.entry(key, &value)?))?;
+        let (mut loader, mut unfinished) = (Loader::new(header), Batch::default());
+        let revision = loader.revision();
+        engine.scan(&mut |key, value| {
+            if rows::is_newer(key, revision) {
+                unfinished.remove(key.to_vec());
+                return Ok(());
+            }
+            Ok(loader.entry(key, &value)?)
+        })?;
+        // Pieces of a save that a crash cut short.
+        engine.write(unfinished)?;
         let (machine, header) = loader.finish()?;
         self.base = Some(header.revision);
         self.header = header;
@@ -92,12 +102,11 @@ impl Checkpoint {
     /// The engine failed; the next save writes everything anew.
     pub fn save(&mut self, state: &State) -> Result<(), EngineError> {
         let base = self.base.take();
-        let ((mut delta, mut reading), applied) = state.between(|machine, applied| (machine.delta(base), applied.clone()));
-        while state.read(|machine| machine.read(&mut reading, &mut delta, READ_SLICE)) {}
+        let ((delta, reading), applied) = state.between(|machine, applied| (machine.delta(base), applied.clone()));
         let revision = delta.revision;
         let saved = match base {
-            Some(_) => self.add(delta, applied),
-            None => self.rewrite(&delta, applied),
+            Some(_) => self.add(state, delta, reading, applied),
+            None => self.rewrite(state, delta, reading, applied),
         };
         match saved {
             Ok(header) => {
@@ -121,9 +130,18 @@ impl Checkpoint {
         Ok(self.engine.as_deref().expect("opened above"))
     }
 
-    fn add(&mut self, delta: Delta, applied: Applied) -> Result<Header, EngineError> {
+    fn add(&mut self, state: &State, mut delta: Delta, mut reading: Reading, applied: Applied) -> Result<Header, EngineError> {
         let mut header = Header { applied, revision: delta.revision, compacted: delta.compacted, hash: self.header.hash };
         let engine = self.engine()?;
+        let mut pieces = Pieces { engine, batch: Batch::default(), bytes: 0, hash: header.hash };
+        loop {
+            let more = state.read(|machine| machine.read(&mut reading, &mut delta, READ_SLICE));
+            pieces.add(&std::mem::take(&mut delta.rows))?;
+            if !more {
+                break;
+            }
+        }
+        header.hash = pieces.finish()?;
         let mut batch = Batch::default();
         let hash = &mut header.hash;
         for (key, (old, rows)) in thinned(engine, &delta.removed)? {
@@ -150,10 +168,6 @@ impl Checkpoint {
                 None => batch.remove(key),
             }
         }
-        for (key, value) in fresh(&delta.rows)? {
-            *hash = hash.wrapping_add(rows::share(&key, &value));
-            batch.put(key, value);
-        }
         batch.put(rows::HEADER.to_vec(), codec::encode(&header)?.into());
         engine.write(batch)?;
         engine.sync()?;
@@ -161,7 +175,8 @@ impl Checkpoint {
     }
 
     /// Makes the checkpoint from nothing. Until its header is there, last of all, it counts as empty.
-    fn rewrite(&mut self, delta: &Delta, applied: Applied) -> Result<Header, EngineError> {
+    fn rewrite(&mut self, state: &State, mut delta: Delta, mut reading: Reading, applied: Applied) -> Result<Header, EngineError> {
+        while state.read(|machine| machine.read(&mut reading, &mut delta, READ_SLICE)) {}
         self.engine = None;
         self.place.wipe()?;
         let mut header = Header { applied, revision: delta.revision, compacted: delta.compacted, hash: 0 };
@@ -172,15 +187,9 @@ impl Checkpoint {
             header.hash = header.hash.wrapping_add(rows::share(&key, &value));
             batch.put(key, value);
         }
-        for block in rows::blocks(&delta.rows) {
-            let (key, value) = entry(block)?;
-            header.hash = header.hash.wrapping_add(rows::share(&key, &value));
-            batch.put(key, value);
-            if batch.changes.len() >= SLICE {
-                engine.write(std::mem::take(&mut batch))?;
-            }
-        }
-        engine.write(batch)?;
+        let mut pieces = Pieces { engine, batch, bytes: 0, hash: header.hash };
+        pieces.add(&delta.rows)?;
+        header.hash = pieces.finish()?;
         engine.sync()?;
         let mut last = Batch::default();
         last.put(rows::HEADER.to_vec(), codec::encode(&header)?.into());
@@ -219,8 +228,34 @@ fn entry(block: &[Row]) -> Result<(Vec<u8>, Vec<u8>), EngineError> {
     Ok((rows::block_key(first), rows::block_value(block)?))
 }
 
-fn fresh(rows: &[Row]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
-    rows::blocks(rows).map(entry).collect()
+/// Rows on their way into the engine.
+struct Pieces<'a> {
+    engine: &'a dyn Engine,
+    batch: Batch,
+    bytes: usize,
+    hash: u64,
+}
+
+impl Pieces<'_> {
+    fn add(&mut self, rows: &[Row]) -> Result<(), EngineError> {
+        for block in rows::blocks(rows) {
+            let (key, value) = entry(block)?;
+            self.hash = self.hash.wrapping_add(rows::share(&key, &value));
+            self.bytes += key.len() + value.len();
+            self.batch.put(key, value);
+            if self.bytes >= PIECE_BYTES {
+                self.engine.write(std::mem::take(&mut self.batch))?;
+                self.bytes = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the last piece; returns the hash over all that was there and all that was added.
+    fn finish(self) -> Result<u64, EngineError> {
+        self.engine.write(self.batch)?;
+        Ok(self.hash)
+    }
 }
 
 /// Blocks that lose rows: the old value and the rows that stay.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 pub trait Clock: Send + Sync + 'static {
     /// Time since some fixed moment.
     fn now(&self) -> Duration;
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+    /// Returns once `now` is at least `moment`.
+    fn sleep_until(&self, moment: Duration) -> BoxFuture<'static, ()>;
 }
 
 /// The machine's own clock.
@@ -24,7 +25,7 @@ impl Clock for SystemClock {
         self.0.elapsed()
     }
 
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(duration))
+    fn sleep_until(&self, moment: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until((self.0 + moment).into()))
     }
 }

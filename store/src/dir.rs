@@ -106,6 +106,21 @@ impl Dir {
         Ok(Identity { id, instance })
     }
 
+    /// Takes the directory away from its member.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn unassign(&self) -> Result<(), OpenError> {
+        let path = self.path.join(MEMBER_FILE);
+        let removed = self.disk.remove(&path).and_then(|()| self.disk.sync_dir(&self.path));
+        removed.map_err(|source| OpenError::Io { path, source })
+    }
+
+    /// What it lies on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     fn number(&self, name: &str) -> Result<Option<u64>, OpenError> {
         let path = self.path.join(name);
         let Some(text) = self.read(&path)? else { return Ok(None) };

@@ -14,6 +14,7 @@ use crate::raft::{Item, Node, Office, Parts};
 use crate::random;
 use crate::reads::Barrier;
 use crate::recovery;
+use crate::repair;
 use crate::snapshot::Snapshots;
 use crate::space::Space;
 use crate::state::State;
@@ -22,7 +23,7 @@ use crate::watch::Hub;
 use crate::work::blocking;
 use crate::world::World;
 use parking_lot::Mutex;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,6 +107,17 @@ fn failed(error: LogError) -> OpenError {
     }
 }
 
+/// What log, checkpoint and snapshot hold.
+async fn recovered(world: &World, dir: &Path) -> Result<(Arc<Log>, Arc<State>, Arc<Snapshots>), OpenError> {
+    let (world, dir) = (world.clone(), dir.to_owned());
+    let recovered = blocking(move || {
+        let log = Log::open(&world, &dir.join("log")).map_err(failed)?;
+        let (state, snapshots) = recovery::recover(world.disk, &dir, &log)?;
+        Ok((Arc::new(log), Arc::new(state), Arc::new(snapshots)))
+    });
+    recovered.await.map_err(|error| OpenError::Damaged(error.to_string()))?
+}
+
 impl Store {
     /// Opens or makes the store, and returns once it can serve (its own log replayed, a leader known).
     ///
@@ -146,14 +158,18 @@ impl Store {
     async fn open_here(options: Options, world: World) -> Result<Shared, OpenError> {
         let Options { dir, quota_bytes, group } = options;
         let World { disk, clock, sizes } = world.clone();
-        let (dir, log, state, snapshots) = blocking(move || {
-            let dir = Dir::open(world.disk.clone(), &dir)?;
-            let log = Log::open(&world, &dir.path().join("log")).map_err(failed)?;
-            let (state, snapshots) = recovery::recover(world.disk, dir.path(), &log)?;
-            Ok::<_, OpenError>((dir, Arc::new(log), Arc::new(state), Arc::new(snapshots)))
-        })
-        .await
-        .map_err(|error| OpenError::Damaged(error.to_string()))??;
+        let held = Dir::open(disk.clone(), &dir)?;
+        let (log, state, snapshots) = match recovered(&world, held.path()).await {
+            Err(OpenError::Damaged(what)) => match &group {
+                Some(group) if !group.force_new_cluster => {
+                    repair::exchange_place(&held, group, &what).await?;
+                    recovered(&world, held.path()).await?
+                }
+                _ => return Err(OpenError::Damaged(what)),
+            },
+            recovered => recovered?,
+        };
+        let dir = held;
         let parts = Parts { disk: disk.clone(), log: log.clone(), state: state.clone(), snapshots: snapshots.clone() };
         let node = match Node::start(&dir, group, parts).await {
             Ok(node) => node,

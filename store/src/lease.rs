@@ -118,7 +118,7 @@ impl Leases {
         }
     }
 
-    /// Leases whose time is up, and how long until the next one's is.
+    /// Leases whose time is up, and when the next one's is.
     fn due(&self) -> (Vec<i64>, Option<Duration>) {
         let now = self.clock.now();
         let mut deadlines = self.deadlines.lock();
@@ -128,7 +128,7 @@ impl Leases {
         for id in gone {
             deadlines.forget(id);
         }
-        let next = deadlines.ordered.range((now, i64::MAX)..).find(|(deadline, _)| *deadline > now).map(|(deadline, _)| *deadline - now);
+        let next = deadlines.ordered.range((now, i64::MAX)..).find(|(deadline, _)| *deadline > now).map(|(deadline, _)| *deadline);
         (due, next)
     }
 }
@@ -150,20 +150,21 @@ async fn expire(leases: Weak<Leases>, batcher: Batcher) {
         held.note_granted();
         let term = held.deadlines.lock().term;
         let (due, next) = held.due();
-        let mut wait = next;
+        let mut wake = next;
         for id in due {
             match revoke(&batcher, id, term).await {
                 Ok(()) | Err(StoreError::LeaseNotFound) => held.deadlines.lock().forget(id),
                 Err(StoreError::Closed) => return,
                 Err(error) => {
                     tracing::warn!(id, %error, "a lease whose time is up could not be revoked yet");
-                    wait = Some(wait.map_or(RETRY, |wait| wait.min(RETRY)));
+                    let again = held.clock.now() + RETRY;
+                    wake = Some(wake.map_or(again, |wake| wake.min(again)));
                 }
             }
         }
         let mut leadership = held.node.watch_leadership();
-        let sleep = match wait {
-            Some(wait) => held.clock.sleep(wait),
+        let sleep = match wake {
+            Some(moment) => held.clock.sleep_until(moment),
             None => Box::pin(std::future::pending()),
         };
         tokio::select! {

@@ -27,6 +27,7 @@ mod raft;
 pub mod random;
 mod reads;
 mod recovery;
+mod repair;
 mod rows;
 pub mod saved;
 mod snapshot;

@@ -66,6 +66,14 @@ pub fn is_block(key: &[u8]) -> bool {
     key.first() == Some(&BLOCKS)
 }
 
+/// Whether a key is that of a block that was begun after `revision`.
+pub fn is_newer(key: &[u8], revision: Revision) -> bool {
+    match key {
+        [BLOCKS, rest @ ..] => rest.first_chunk::<8>().is_some_and(|first| Revision::from_be_bytes(*first) > revision),
+        _ => false,
+    }
+}
+
 pub fn lease_value(id: i64, ttl_s: i64) -> Result<Vec<u8>, CodecError> {
     Ok(codec::encode(&vec![Row::Lease { id, ttl_s }])?.into())
 }
@@ -115,6 +123,11 @@ pub struct Loader {
 impl Loader {
     pub fn new(header: Header) -> Self {
         Self { machine: Machine::at(header.revision, header.compacted), header, hash: 0 }
+    }
+
+    /// The revision that the image stands for.
+    pub fn revision(&self) -> Revision {
+        self.header.revision
     }
 
     /// Takes an entry in.

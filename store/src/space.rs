@@ -1,6 +1,6 @@
-//! Room on the disk: whether a write may still be taken. Asked before it is proposed, so that Raft itself never meets a full
-//! disk; looked at anew at most every `AGE`, so that it costs nothing. May import: `disk`, `error`, `log`,
-//! `raft`, `state`.
+//! Room on the disk: whether a write that grows the store may still be taken. Asked before it is proposed (the log's own
+//! promise of room comes after, and is what keeps Raft from meeting a full disk); looked at anew at most every `AGE`, so
+//! that it costs nothing. May import: `disk`, `error`, `log`, `raft`, `state`.
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -49,14 +49,13 @@ impl Space {
     }
 
     /// # Errors
-    /// `NoSpace`: the command would grow the store and there is no room, or the log can take nothing at all.
+    /// `NoSpace`: the command would grow the store and there is no room.
     pub fn admit(&self, item: &Item) -> Result<(), StoreError> {
-        let grows = item.command.grows();
-        if let Some(why) = self.log.refuses(item.encoded.len(), grows) {
-            return Err(StoreError::NoSpace(why.into()));
-        }
-        if !grows {
+        if !item.command.grows() {
             return Ok(());
+        }
+        if let Some(why) = self.log.refuses() {
+            return Err(StoreError::NoSpace(why.into()));
         }
         let takes = item.encoded.len() as u64 * AMPLIFICATION;
         let mut seen = self.seen.lock();

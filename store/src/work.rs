@@ -33,7 +33,7 @@ impl Worker {
         if alone() {
             return Ok(Self::Task(tokio::spawn(work)));
         }
-        let runtime = Builder::new_current_thread().build()?;
+        let runtime = Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name(name.into()).spawn(move || runtime.block_on(work)).map(Self::Thread)
     }
 

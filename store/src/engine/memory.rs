@@ -1,16 +1,23 @@
-//! An engine for tests: a map, with a switch that makes it fail.
+//! An engine for tests: a map that can be told to fail.
 
 use super::{Batch, Engine, EngineError, Place};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Memory {
     pub map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
-    pub fails: Arc<AtomicBool>,
+    /// Writes until they fail.
+    pub takes: Arc<AtomicUsize>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { map: Arc::default(), takes: Arc::new(AtomicUsize::new(usize::MAX)) }
+    }
 }
 
 impl Place for Memory {
@@ -43,7 +50,7 @@ impl Engine for Memory {
     }
 
     fn write(&self, batch: Batch) -> Result<(), EngineError> {
-        if self.fails.load(Ordering::Relaxed) {
+        if self.takes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
         let mut map = self.map.lock();

@@ -11,6 +11,7 @@
 mod frame;
 mod recover;
 mod segment;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -20,16 +21,20 @@ use crate::work::Worker;
 use crate::world::{Sizes, World};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use spare::{Prospect, Spare};
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 /// Requests that may wait for the writer.
 const QUEUE: usize = 1024;
+/// How long to wait for space before looking again: a disk tells nobody when it has some.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Why a log does not open.
 #[derive(Debug, Error)]
@@ -100,7 +105,7 @@ struct Segment {
     size: u64,
 }
 
-/// What readers, the writer and the preparer of segments share.
+/// What readers and the writer share.
 struct Shared {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -112,10 +117,9 @@ struct Shared {
     stuck: AtomicBool,
     /// Bytes that the current segment still takes.
     room: AtomicU64,
-    /// There is no space for the next segment.
-    short: AtomicBool,
-    /// The writer cannot go on without it.
-    waiting: AtomicBool,
+    /// Bytes of records that have been promised room and may not have been written yet.
+    promised: AtomicU64,
+    spare: Spare,
     /// Bytes that all segments take.
     bytes: AtomicU64,
     /// Bytes written since the log was opened.
@@ -130,6 +134,23 @@ struct Index {
     positions: VecDeque<Position>,
     segments: VecDeque<(u64, Segment)>,
     state: State,
+}
+
+/// Room in the log, promised until this is dropped.
+pub struct Room {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shared.promised.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.shared.spare.told().notify_waiters();
+    }
+}
+
+fn no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The open log.
@@ -156,8 +177,9 @@ impl Log {
             committed: Mutex::new(None),
             stuck: AtomicBool::new(false),
             room: AtomicU64::new(0),
-            short: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
+            promised: AtomicU64::new(0),
+            spare: Spare::start(world.disk.clone(), dir.to_owned(), world.sizes.segment)
+                .map_err(|source| LogError::Io { path: dir.to_owned(), source })?,
             written: AtomicU64::new(0),
         });
         let writer = writer::Writer::new(shared.clone(), recovered.tail)
@@ -241,18 +263,39 @@ impl Log {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Why a command of so many bytes cannot be taken at present, if so: there is no space for another segment. What
-    /// does not grow the store may use up the room that the current one has.
-    pub fn refuses(&self, bytes: usize, grows: bool) -> Option<&'static str> {
-        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        if is(&self.shared.stuck) {
+    /// Why nothing that grows the store is taken at present, if so.
+    pub fn refuses(&self) -> Option<&'static str> {
+        if self.shared.stuck.load(Ordering::Relaxed) {
             return Some("the log waits for space");
         }
-        if !is(&self.shared.short) {
-            return None;
+        self.shared.spare.is_short().then_some("the log has no room left")
+    }
+
+    /// Promises room for records of so many bytes, so that the writer need not wait for space with them; waits while the
+    /// next segment is being made. What `grows` the store leaves some to what does not.
+    ///
+    /// # Errors
+    /// There is no space for another segment, and the current one has not that much room.
+    pub async fn room_for(&self, bytes: u64, grows: bool) -> Result<Room, &'static str> {
+        let shared = &self.shared;
+        let margin = segment::MARGIN + if grows { segment::RELIEF } else { 0 };
+        loop {
+            let told = shared.spare.told().notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            // Counted first: whoever asks at the same moment sees it.
+            let needed = shared.promised.fetch_add(bytes, Ordering::SeqCst) + bytes + margin;
+            let room = shared.room.load(Ordering::SeqCst);
+            let prospect = if needed <= room { Prospect::Ready } else { shared.spare.want() };
+            if prospect == Prospect::Ready && needed <= room + shared.sizes.segment {
+                return Ok(Room { shared: shared.clone(), bytes });
+            }
+            shared.promised.fetch_sub(bytes, Ordering::SeqCst);
+            if prospect == Prospect::Short {
+                return Err("the log has no room left");
+            }
+            told.await;
         }
-        let room = self.shared.room.load(Ordering::Relaxed);
-        (grows || is(&self.shared.waiting) || room < bytes as u64 + segment::MARGIN).then_some("the log has no room left")
     }
 
     /// Writes what waits, then closes. Later appends fail.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// Room in a full log that is left to Raft's own entries.
 pub const MARGIN: u64 = 32 << 10;
+/// Room beyond that, left to commands that make room.
+pub const RELIEF: u64 = 96 << 10;
 /// The prepared segment, before it has a name.
 const SPARE: &str = "spare";
 

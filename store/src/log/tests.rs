@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::time::Duration;
 
 fn entry(index: u64, size: usize) -> Record {
     Record::Entry { index, payload: vec![(index % 250) as u8 + 1; size].into() }
@@ -271,4 +272,36 @@ proptest! {
             log.close().await;
         });
     }
+}
+
+/// Room is asked for all the time while one segment gives way to the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn room_is_promised_while_segments_change() {
+    const ENTRIES: u64 = 160;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Arc::new(open(dir.path()).unwrap());
+    let done = Arc::new(AtomicBool::new(false));
+    let askers: Vec<_> = (0..3)
+        .map(|_| {
+            let (log, done) = (log.clone(), done.clone());
+            tokio::spawn(async move {
+                while !done.load(Ordering::Relaxed) {
+                    // Often more than is left: the next segment is asked for as soon as it can be.
+                    drop(log.room_for(Sizes::default().segment / 4, true).await.unwrap());
+                }
+            })
+        })
+        .collect();
+    for index in 0..ENTRIES {
+        let written = write(&log, vec![entry(index, 300_000)]);
+        tokio::time::timeout(Duration::from_secs(60), written).await.expect("the log goes on");
+    }
+    done.store(true, Ordering::Relaxed);
+    for asker in askers {
+        asker.await.unwrap();
+    }
+    assert!(segments(dir.path()).len() > 5);
+    log.close().await;
+    drop(log);
+    assert_eq!(indexes(&open(dir.path()).unwrap()), (0..ENTRIES).collect::<Vec<_>>());
 }

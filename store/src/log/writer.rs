@@ -2,13 +2,10 @@
 
 use super::frame::{Builder, Payload};
 use super::recover::Tail;
-use super::{Done, Position, Record, Request, Segment, Shared, segment};
-use crate::disk::File;
-use crate::work::Worker;
+use super::{Done, Position, RETRY, Record, Request, Segment, Shared, no_space, segment};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Bytes of records that one write takes together.
@@ -17,40 +14,30 @@ const GROUP: usize = 4 << 20;
 const KEEP_BUFFER: usize = 256 << 10;
 /// Bytes written to a segment before the next one is thought of.
 const QUIET: u64 = 16 << 10;
-/// How long to wait for space before looking again: a disk tells nobody when it has some.
-const RETRY_MS: u64 = 100;
 
 pub struct Writer {
     shared: Arc<Shared>,
     tail: Tail,
     buffer: Vec<u8>,
-    /// Asks for the next segment, and brings it.
-    wanted: mpsc::Sender<()>,
-    prepared: mpsc::Receiver<io::Result<Arc<dyn File>>>,
-    spare: Option<Arc<dyn File>>,
-    preparing: bool,
 }
 
 impl Writer {
-    /// Makes the first segment if there is none, and starts the preparer of the next ones.
+    /// Makes the first segment if there is none.
     pub fn new(shared: Arc<Shared>, tail: Option<Tail>) -> io::Result<Self> {
         let tail = match tail {
             Some(tail) => tail,
             None => first_segment(&shared)?,
         };
-        let (wanted, wants) = mpsc::channel(1);
-        let (ready, prepared) = mpsc::channel(1);
-        Worker::start("store-segment", prepare_segments(shared.clone(), wants, ready))?;
-        let mut writer = Self { shared, tail, buffer: Vec::new(), wanted, prepared, spare: None, preparing: false };
+        let writer = Self { shared, tail, buffer: Vec::new() };
         writer.publish();
         writer.ask_in_time();
         Ok(writer)
     }
 
     /// Has the next segment prepared well before it is needed, but not while a new store is just being opened.
-    fn ask_in_time(&mut self) {
+    fn ask_in_time(&self) {
         if self.room() < self.shared.sizes.segment / 2 && self.tail.offset > QUIET {
-            self.ask_for_spare();
+            self.shared.spare.want();
         }
     }
 
@@ -71,9 +58,10 @@ impl Writer {
             }
             self.write_group(group).await;
             if last {
-                return;
+                break;
             }
         }
+        self.shared.spare.close();
     }
 
     async fn write_group(&mut self, group: Vec<Request>) {
@@ -167,9 +155,8 @@ impl Writer {
 
     /// Goes on in the next segment, which begins with the state, so that older ones may go.
     async fn roll(&mut self) -> io::Result<()> {
-        let file = self.next_segment().await?;
         let number = self.tail.sequence;
-        let path = segment::adopt(&*self.shared.disk, &self.shared.dir, number)?;
+        let (file, path) = self.shared.spare.take(|| segment::adopt(&*self.shared.disk, &self.shared.dir, number)).await?;
         let size = file.size()?;
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
         let held = Segment { file: file.clone(), path, last: None, size };
@@ -206,7 +193,7 @@ impl Writer {
                     if !self.shared.stuck.swap(true, Ordering::Relaxed) {
                         tracing::error!(%error, "the log waits for space in the data directory");
                     }
-                    std::thread::park_timeout(Duration::from_millis(RETRY_MS));
+                    tokio::time::sleep(RETRY).await;
                 }
                 result => {
                     if self.shared.stuck.swap(false, Ordering::Relaxed) {
@@ -218,40 +205,9 @@ impl Writer {
         }
     }
 
-    fn ask_for_spare(&mut self) {
-        if self.preparing
-            && let Ok(made) = self.prepared.try_recv()
-        {
-            self.preparing = false;
-            self.keep_spare(made);
-        }
-        if self.spare.is_none() && !self.preparing && self.wanted.try_send(()).is_ok() {
-            self.preparing = true;
-        }
-    }
-
-    fn keep_spare(&mut self, made: io::Result<Arc<dyn File>>) {
-        match made {
-            Ok(file) => self.spare = Some(file),
-            Err(error) => tracing::error!(%error, "the log's next segment cannot be prepared"),
-        }
-    }
-
-    /// The prepared segment; waits for it, and for space if need be.
-    async fn next_segment(&mut self) -> io::Result<Arc<dyn File>> {
-        self.ask_for_spare();
-        if self.spare.is_none() {
-            self.shared.waiting.store(true, Ordering::Relaxed);
-            let made = self.prepared.recv().await;
-            self.shared.waiting.store(false, Ordering::Relaxed);
-            self.preparing = false;
-            return made.unwrap_or_else(|| Err(io::Error::other("nobody prepares segments")));
-        }
-        self.spare.take().ok_or_else(|| io::Error::other("no segment was prepared"))
-    }
-
     fn publish(&self) {
         self.shared.room.store(self.room(), Ordering::Relaxed);
+        self.shared.spare.told().notify_waiters();
     }
 
     /// Removes the segments of which nothing is wanted any more, oldest first: a gap would look like damage.
@@ -272,30 +228,6 @@ impl Writer {
             }
             self.shared.index.lock().segments.pop_front();
             self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Makes segments as they are asked for. While there is no space it says so, and tries until there is.
-async fn prepare_segments(shared: Arc<Shared>, mut wants: mpsc::Receiver<()>, ready: mpsc::Sender<io::Result<Arc<dyn File>>>) {
-    while wants.recv().await.is_some() {
-        let made = loop {
-            match segment::prepare(&*shared.disk, &shared.dir, shared.sizes.segment) {
-                Err(error) if no_space(&error) => {
-                    if !shared.short.swap(true, Ordering::Relaxed) {
-                        tracing::error!(%error, "no space for the log's next segment");
-                    }
-                    std::thread::park_timeout(Duration::from_millis(RETRY_MS));
-                    if ready.is_closed() {
-                        return;
-                    }
-                }
-                made => break made,
-            }
-        };
-        shared.short.store(false, Ordering::Relaxed);
-        if ready.send(made).await.is_err() {
-            return;
         }
     }
 }
@@ -321,8 +253,4 @@ fn record_bound(record: &Record) -> usize {
         }
         Record::Truncate { .. } => 0,
     }
-}
-
-fn no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

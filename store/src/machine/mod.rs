@@ -20,7 +20,7 @@ mod txn;
 
 pub use hash::{Hash, Hashing};
 pub use history::{Change, Version};
-pub use image::{Delta, Row, RowKey};
+pub use image::{Delta, Reading, Row, RowKey};
 pub use range::Scan;
 pub use txn::check;
 

@@ -140,7 +140,7 @@ impl Node {
         self.decide(decision).await
     }
 
-    async fn remove(&self, id: u64) -> Result<(), StoreError> {
+    pub(super) async fn remove(&self, id: u64) -> Result<(), StoreError> {
         self.info(id).ok_or(StoreError::MemberNotFound)?;
         let vote = |membership: &Membership| {
             if !membership.voter_ids().any(|voter| voter == id) {
@@ -181,7 +181,7 @@ impl Node {
 
     /// Decides on the membership as it stands, and changes it if it stands so still; decides anew if it does not, or while
     /// another change is under way.
-    async fn decide<T>(&self, decision: impl Fn(&Membership) -> Decision<T>) -> Result<T, StoreError> {
+    pub(super) async fn decide<T>(&self, decision: impl Fn(&Membership) -> Decision<T>) -> Result<T, StoreError> {
         let deadline = Instant::now() + CHANGE;
         loop {
             let membership = self.membership();

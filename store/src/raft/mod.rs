@@ -4,6 +4,7 @@
 //! who leads and who belongs to the group. May import: `cluster`, `codec`, `command`, `dir`, `disk`, `error`, `log`,
 //! `random`, `state`, `snapshot`, `transport`, `work`, `world`.
 
+mod exchange;
 mod force;
 mod founding;
 mod link;
@@ -25,6 +26,7 @@ use crate::codec;
 use crate::command::{Command, Output};
 use crate::error::StoreError;
 use bytes::Bytes;
+pub use exchange::exchange;
 pub use member::Info;
 pub use node::{KEEP_ENTRIES, Leadership, Node, Office, Parts};
 pub use restore::found;
@@ -68,6 +70,21 @@ impl Item {
 /// The content of one log entry: every command that was waiting.
 #[derive(Clone)]
 pub struct Batch(pub Arc<[Item]>);
+
+/// What an entry takes beside its commands' bytes, for each.
+const COMMAND_OVERHEAD: usize = 16;
+
+impl Batch {
+    /// Bytes that it takes in the log, at most.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|item| (item.encoded.len() + COMMAND_OVERHEAD) as u64).sum()
+    }
+
+    /// Whether any of it makes the store larger.
+    pub fn grows(&self) -> bool {
+        self.0.iter().any(|item| item.command.grows())
+    }
+}
 
 impl Serialize for Batch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -80,6 +80,7 @@ pub struct Node {
     pub(super) raft: Raft<Types, StateMachine>,
     pub(super) peers: Arc<Peers>,
     state: Arc<State>,
+    log: Arc<Log>,
     office: Arc<OnceLock<Weak<dyn Office>>>,
     stop: watch::Sender<bool>,
     pub(super) cluster: u64,
@@ -189,10 +190,20 @@ impl Node {
 
     async fn run(id: u64, cluster: u64, peers: Arc<Peers>, parts: Parts) -> Result<Self, OpenError> {
         let alone = peers.is_alone();
-        let log_store = LogStore::new(parts.log);
+        let log_store = LogStore::new(parts.log.clone());
         let machine = StateMachine::new(parts.state.clone(), parts.snapshots, log_store.clone());
         let raft = Raft::new(id, config()?, Network(peers.clone()), log_store, machine).await.map_err(|error| failed(&error))?;
-        Ok(Self { id, raft, peers, state: parts.state, office: Arc::default(), stop: watch::Sender::new(false), cluster, alone })
+        Ok(Self {
+            id,
+            raft,
+            peers,
+            state: parts.state,
+            log: parts.log,
+            office: Arc::default(),
+            stop: watch::Sender::new(false),
+            cluster,
+            alone,
+        })
     }
 
     async fn is_initialized(&self) -> Result<bool, OpenError> {
@@ -246,9 +257,12 @@ impl Node {
             Ok(leader) if leader.term() == term => leader.to_committed_leader_id(),
             Ok(_) | Err(_) => return Err(StoreError::NoLeader),
         };
+        let room = self.log.room_for(batch.bytes(), batch.grows()).await.map_err(|why| StoreError::NoSpace(why.into()))?;
         let (responder, written) = ProgressResponder::complete_only();
         self.raft.write(batch).with_leader(leader).responder(responder).await.map_err(|error| stopped(&error))?;
-        match written.await {
+        let outcome = written.await;
+        drop(room);
+        match outcome {
             Ok(Ok(response)) => Ok((response.log_id.index, response.data)),
             Ok(Err(error)) => Err(failure(RaftError::APIError(error))),
             Err(_) => Err(StoreError::Timeout),
@@ -376,16 +390,12 @@ impl Node {
         }
         Ok(match call {
             Call::Place => Answer::Place(if self.state.applied().next > 1 { Place::Formed } else { Place::Founding }),
-            Call::Join { name, instance } => match led() {
-                Ok(()) => Answer::Joined(self.join_here(&name, instance).await?),
-                // Whoever comes knows one member, which need not lead.
-                Err(_) => match self.leader_address() {
-                    Some(address) => {
-                        self.peers.call(&address, &Call::Join { name, instance }, READ).await.map_err(|_| StoreError::NoLeader)?
-                    }
-                    None => return Err(StoreError::NoLeader),
-                },
-            },
+            Call::Join { .. } | Call::Exchange { .. } if !self.leads() => self.relay(&call).await?,
+            Call::Join { name, instance } => Answer::Joined(self.join_here(&name, instance).await?),
+            Call::Exchange { name, id, instance } => {
+                self.exchange_here(&name, id, instance).await?;
+                Answer::Exchanged
+            }
             Call::PreVote { request, .. } => Answer::Vote(self.raft.pre_vote(request).await.map_err(refused)?),
             Call::Vote { request, .. } => Answer::Vote(self.raft.vote(request).await.map_err(refused)?),
             Call::Transfer { request, .. } => {
@@ -409,6 +419,12 @@ impl Node {
                 Answer::Changed(None)
             }
         })
+    }
+
+    /// Passes on to the leader what came from one that is not a member yet: it knows some member, which need not lead.
+    async fn relay(&self, call: &Call) -> Result<Answer, StoreError> {
+        let address = self.leader_address().ok_or(StoreError::NoLeader)?;
+        self.peers.call(&address, call, PATIENCE).await.map_err(|_| StoreError::NoLeader)
     }
 
     /// Starts a lease's time anew, wherever the leader is; returns its seconds.

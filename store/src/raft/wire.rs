@@ -77,6 +77,12 @@ pub enum Call {
     TimeToLive(i64),
     Change(Change),
     MoveLeader(u64),
+    /// I am this member, in this data directory, and cannot read it any more.
+    Exchange {
+        name: String,
+        id: u64,
+        instance: u64,
+    },
 }
 
 /// A change of the membership.
@@ -113,6 +119,8 @@ pub enum Answer {
     /// Seconds granted and seconds left.
     Lease(i64, i64),
     Changed(Option<Member>),
+    /// There is a new place in the old one's stead.
+    Exchanged,
     /// Nothing has been done.
     Failed(StoreError),
 }

@@ -193,6 +193,49 @@ async fn a_wiped_member_is_refused_until_it_is_added_anew() {
     trio.close().await;
 }
 
+fn damage(dir: &Path) {
+    let segment = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some());
+    let segment = segment.unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(segment, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_files_are_damaged_repairs_itself_from_the_others() {
+    let mut trio = Trio::open().await;
+    until("every member has come forward", || trio.stores[0].members().iter().all(|member| member.started)).await;
+    for at in 0..50 {
+        write(&trio.stores[0], &format!("k{at}"), "v").await;
+    }
+    let damaged = trio.stores.pop().unwrap();
+    let id = damaged.member_id();
+    damaged.close().await;
+    drop(damaged);
+    damage(&trio.dir.path().join("m3"));
+    let repaired = tokio::time::timeout(WAIT, open(&trio.mesh, trio.dir.path(), "m3")).await.unwrap();
+    assert!(repaired.member_id() != id, "what it has acknowledged, and who it voted for, it does not know any more");
+    assert_eq!(repaired.range(all()).await.unwrap(), trio.stores[0].range(all()).await.unwrap());
+    until("it votes again, and is one of three", || {
+        let members = trio.stores[0].members();
+        members.len() == 3 && members.iter().any(|member| member.id == repaired.member_id() && !member.learner && member.started)
+    })
+    .await;
+    trio.stores.push(repaired);
+
+    // One that was removed has nothing to give in exchange.
+    let removed = trio.stores.pop().unwrap();
+    let id = removed.member_id();
+    removed.close().await;
+    drop(removed);
+    trio.stores[0].member_remove(id).await.unwrap();
+    damage(&trio.dir.path().join("m3"));
+    let refused = Store::open(options(&trio.mesh, trio.dir.path(), "m3")).await;
+    let Err(OpenError::Damaged(why)) = refused else { panic!("a removed member was let in") };
+    assert!(why.contains("no member \"m3\" with this data directory"), "{why}");
+    trio.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_member_is_turned_away() {
     let (mesh, dir) = (Mesh::default(), tempfile::tempdir().unwrap());

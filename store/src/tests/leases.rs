@@ -28,12 +28,11 @@ impl Clock for Hands {
         *self.0.lock().borrow()
     }
 
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+    fn sleep_until(&self, moment: Duration) -> BoxFuture<'static, ()> {
         let mut hands = self.0.lock().subscribe();
-        let until = *hands.borrow() + duration;
         Box::pin(async move {
             // The clock outlives the store.
-            let _ = hands.wait_for(|now| *now >= until).await;
+            let _ = hands.wait_for(|now| *now >= moment).await;
         })
     }
 }

@@ -105,10 +105,10 @@ fn an_engine_that_fails_or_forgets_is_made_anew() {
     let mut checkpoint = Checkpoint::new(Box::new(memory.clone()));
     commands(&state, &mut index, &[write(1, 100), write(2, 5000)]);
     checkpoint.save(&state).unwrap();
-    memory.fails.store(true, Ordering::Relaxed);
+    memory.takes.store(0, Ordering::Relaxed);
     commands(&state, &mut index, &[write(3, 100)]);
     assert!(checkpoint.save(&state).is_err());
-    memory.fails.store(false, Ordering::Relaxed);
+    memory.takes.store(usize::MAX, Ordering::Relaxed);
     checkpoint.save(&state).unwrap();
     assert_eq!(contents(&loaded(Box::new(memory.clone()))), contents(&state));
     // One byte of one value.
@@ -123,6 +123,34 @@ fn an_engine_that_fails_or_forgets_is_made_anew() {
     let snapshots = Snapshots::new(Arc::new(System), dir.path().to_owned(), checkpoint, None);
     let image = snapshots.build(&state).unwrap();
     assert_eq!(State::new(image.load().unwrap(), image.applied().clone()).range(&all()), state.range(&all()));
+    assert_eq!(contents(&loaded(Box::new(memory))), contents(&state));
+}
+
+#[test]
+fn a_save_that_was_cut_short_is_nothing() {
+    let memory = Memory::default();
+    let state = state();
+    let mut index = 0;
+    let mut checkpoint = Checkpoint::new(Box::new(memory.clone()));
+    commands(&state, &mut index, &[write(1, 5000)]);
+    checkpoint.save(&state).unwrap();
+    let (saved, blocks) = (contents(&state), memory.map.lock().len());
+    for key in 2..8 {
+        commands(&state, &mut index, &[write(key, 1 << 20)]);
+    }
+    memory.takes.store(2, Ordering::Relaxed);
+    assert!(checkpoint.save(&state).is_err());
+    assert!(memory.map.lock().len() > blocks, "it was to be cut short in the middle");
+    memory.takes.store(usize::MAX, Ordering::Relaxed);
+
+    let mut checkpoint = Checkpoint::new(Box::new(memory.clone()));
+    let (machine, applied) = checkpoint.load().unwrap().unwrap();
+    let state = State::new(machine, applied);
+    assert_eq!(contents(&state), saved);
+    assert_eq!(memory.map.lock().len(), blocks, "what it left is gone");
+    // Other blocks come in the place of those.
+    commands(&state, &mut index, &[write(9, 10), write(10, 1 << 20)]);
+    checkpoint.save(&state).unwrap();
     assert_eq!(contents(&loaded(Box::new(memory))), contents(&state));
 }
 

@@ -5,6 +5,7 @@ use crate::sandbox::place::Place;
 use crate::spec::SandboxSpec;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -29,6 +30,15 @@ pub fn namespace_list(spec: &SandboxSpec) -> String {
     own.iter().filter(|(own, _)| *own).map(|o| o.1).collect::<Vec<_>>().join(",")
 }
 
+/// Open files that a container may have unless it asks for more: what a program that selects on them can bear.
+const OPEN_FILES: u64 = 1024;
+
+/// The agent has raised its own limit; containers begin with the usual one, and may raise it as far as the agent could.
+fn usual_open_files() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.min(hard), hard)?)
+}
+
 /// Leaves the agent's session and enters new namespaces; returns the mount namespace that it came from.
 pub fn detach(flags: CloneFlags) -> io::Result<File> {
     nix::unistd::setsid()?;
@@ -36,6 +46,7 @@ pub fn detach(flags: CloneFlags) -> io::Result<File> {
     nix::unistd::setgroups(&[])?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     nix::unistd::chdir("/")?;
+    usual_open_files()?;
     // Who stops the agent's service does not mean its pods.
     for each in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
         // SAFETY: ignoring is no handler of ours.

@@ -31,11 +31,11 @@ impl Clock for Jumping {
         self.begun.elapsed() + Duration::from_millis(self.ahead_ms.load(Ordering::SeqCst))
     }
 
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        let (clock, until) = (self.clone(), self.now() + duration);
+    fn sleep_until(&self, moment: Duration) -> BoxFuture<'static, ()> {
+        let clock = self.clone();
         Box::pin(async move {
-            while clock.now() < until {
-                tokio::time::sleep(LOOK.min(until.saturating_sub(clock.now()))).await;
+            while let Some(left) = moment.checked_sub(clock.now()).filter(|left| !left.is_zero()) {
+                tokio::time::sleep(LOOK.min(left)).await;
             }
         })
     }
