@@ -51,7 +51,7 @@ impl Cluster {
         let sync_us = rng.random_range(200..5_000);
         let members = NAMES.map(|name| Member {
             name,
-            slot: Slot::new(plan.stale_reads),
+            slot: Slot::new(name, trace.clone(), plan.stale_reads),
             drive: Drive::new(name, trace.clone(), rng.random(), sync_us, plan.lying_disks),
             clock: Jumping::new(),
             process: Mutex::default(),
