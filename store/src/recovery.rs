@@ -9,6 +9,7 @@ use crate::log::Log;
 use crate::machine::Machine;
 use crate::snapshot::{Image, Snapshots};
 use crate::state::{Applied, State};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +36,22 @@ pub fn recover(disk: Arc<dyn Disk>, dir: &Path, log: &Log) -> Result<(State, Sna
             loaded
         }
     };
-    Ok((State::new(machine, applied), Snapshots::new(disk, dir.to_owned(), checkpoint, image)))
+    let (state, snapshots) = (State::new(machine, applied), Snapshots::new(disk, dir.to_owned(), checkpoint, image));
+    let ends = log.range().map_or(begins, |(_, last)| last + 1);
+    keep_unlogged(&state, &snapshots, ends).map_err(|source| OpenError::Io { path, source })?;
+    Ok((state, snapshots))
+}
+
+/// What a quorum has on its disks may be applied, and saved, before it is in this member's log; the power may fail then. Raft
+/// gives up the log before such a state, as it may only where a snapshot stands for it.
+fn keep_unlogged(state: &State, snapshots: &Snapshots, ends: u64) -> io::Result<()> {
+    let next = state.applied().next;
+    let covered = snapshots.current().map_or(0, |image| image.applied().next);
+    if next > ends.max(covered) {
+        tracing::info!(applied = next, logged = ends, "the checkpoint is ahead of the log; writing a snapshot of it");
+        snapshots.build(state)?;
+    }
+    Ok(())
 }
 
 /// The checkpoint's state, if the log goes on from it.

@@ -89,7 +89,7 @@ fn shown(place: &Result<Answer, CallError>) -> String {
 
 /// Comes forward; None: the group cannot tell now.
 async fn join(address: &str, group: &Group, instance: u64, peers: &Peers) -> Result<Option<u64>, OpenError> {
-    match peers.call(address, &Call::Join { name: group.name.clone(), instance }, 5 * ASK).await {
+    match peers.call(address, &Call::Join { name: group.name.clone(), id: None, instance }, 5 * ASK).await {
         Ok(Answer::Joined(id)) => Ok(Some(id)),
         Ok(Answer::Failed(StoreError::MemberRefused(why))) => Err(OpenError::Refused(why)),
         Ok(Answer::Failed(error)) => {

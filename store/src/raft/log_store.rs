@@ -189,11 +189,12 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(())
     }
 
-    /// Written along with whatever is written next, it may have reached the disk before the entries that it is about. Those
-    /// before them are committed then, all of them: what was not has been cut off, on disk, before the others came.
+    /// Written along with whatever is written next, it may have reached the disk before the entry that it is about; it is of
+    /// no use then, and the leader tells anew.
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
         let noted = decoded::<Option<LogId>>(self.log.state().committed)?.flatten();
-        Ok(noted.min(self.get_log_state().await?.last_log_id))
+        let last = self.get_log_state().await?.last_log_id;
+        Ok(noted.filter(|noted| last.is_some_and(|last| noted.index <= last.index)))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>

@@ -201,9 +201,10 @@ impl Node {
     }
 
     /// A member comes forward: takes down which data directory it has. Returns its id.
-    pub(super) async fn join_here(&self, name: &str, instance: u64) -> Result<u64, StoreError> {
+    pub(super) async fn join_here(&self, name: &str, id: Option<u64>, instance: u64) -> Result<u64, StoreError> {
         let decision = |membership: &Membership| {
-            let named = membership.nodes().filter(|(_, info)| info.name == name).max_by_key(|(_, info)| info.instance == 0);
+            let meant = |member: u64, info: &Info| info.name == name && id.is_none_or(|id| id == member);
+            let named = membership.nodes().filter(|(id, info)| meant(**id, info)).max_by_key(|(_, info)| info.instance == 0);
             let Some((id, info)) = named else {
                 return Err(StoreError::MemberRefused(format!(
                     "no member is called {name:?}: add it with 'orchd member add {name} ADDRESS'"

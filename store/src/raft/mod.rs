@@ -7,6 +7,7 @@
 mod exchange;
 mod force;
 mod founding;
+mod leadership;
 mod link;
 mod log_store;
 mod member;
@@ -27,8 +28,9 @@ use crate::command::{Command, Output};
 use crate::error::StoreError;
 use bytes::Bytes;
 pub use exchange::exchange;
+pub use leadership::Leadership;
 pub use member::Info;
-pub use node::{KEEP_ENTRIES, Leadership, Node, Office, Parts};
+pub use node::{KEEP_ENTRIES, Node, Office, Parts};
 pub use restore::found;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;

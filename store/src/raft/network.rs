@@ -4,7 +4,7 @@
 use super::link::{CallError, Dialer, Link};
 use super::snapshot_stream;
 use super::wire::{Answer, Call, Frames, Purpose};
-use super::{Info, Types, Vote, state_machine::SnapshotData};
+use super::{Info, LogId, Types, Vote, state_machine::SnapshotData};
 use crate::codec;
 use futures::{FutureExt, SinkExt, Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
@@ -16,7 +16,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, type_config::alias::SnapshotOf};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl RaftNetworkV2<Types> for Peer {
             let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed() as BoxStream<'s, _>) };
             let connection = self.append_connection().await?;
             let input = futures::stream::iter([first]).chain(input).fuse();
-            let appending = Appending { connection, input, in_flight: 0, ended: false, home: self.appends.clone() };
+            let appending = Appending { connection, input, in_flight: VecDeque::new(), ended: false, home: self.appends.clone() };
             let answers = futures::stream::unfold(Some(appending), |appending| async move { appending?.next().await });
             Ok(answers.boxed() as BoxStream<'s, _>)
         }
@@ -210,7 +210,8 @@ impl RaftNetworkV2<Types> for Peer {
 struct Appending<S> {
     connection: Frames,
     input: futures::stream::Fuse<S>,
-    in_flight: usize,
+    /// Of each request without an answer, in order: the last entry that the other side has if it says yes.
+    in_flight: VecDeque<Option<LogId>>,
     ended: bool,
     /// Where the connection goes once every answer is in.
     home: Arc<Mutex<Option<Frames>>>,
@@ -233,27 +234,34 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Appending<S> {
         }
     }
 
+    /// openraft takes a yes for an answer to every request up to the entry that it names, and what they were sent for: that
+    /// this member leads still. One that a later request without entries would be taken for answered by, too, is passed
+    /// over: the answer to that one says the same.
     async fn answer(&mut self) -> io::Result<Option<StreamAppendResult<Types>>> {
         loop {
-            if self.ended && self.in_flight == 0 {
+            if self.ended && self.in_flight.is_empty() {
                 return Ok(None);
             }
-            let may_send = !self.ended && self.in_flight < IN_FLIGHT;
+            let may_send = !self.ended && self.in_flight.len() < IN_FLIGHT;
             tokio::select! {
                 biased;
                 request = self.input.next(), if may_send => match request {
                     Some(request) => {
-                        self.in_flight += 1;
+                        self.in_flight.push_back(request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id));
                         tokio::time::timeout(APPEND, self.connection.send(codec::encode(&request)?)).await??;
                     }
                     None => self.ended = true,
                 },
-                frame = self.connection.next(), if self.in_flight > 0 => {
+                frame = self.connection.next(), if !self.in_flight.is_empty() => {
                     let frame = frame.ok_or(io::ErrorKind::UnexpectedEof)??;
-                    self.in_flight -= 1;
-                    return Ok(Some(codec::decode(&frame)?));
+                    self.in_flight.pop_front();
+                    let result = codec::decode::<StreamAppendResult<Types>>(&frame)?;
+                    let repeated = result.as_ref().is_ok_and(|matched| self.in_flight.front().is_some_and(|last| last <= matched));
+                    if !repeated {
+                        return Ok(Some(result));
+                    }
                 }
-                () = tokio::time::sleep(APPEND), if self.in_flight > 0 => return Err(io::ErrorKind::TimedOut.into()),
+                () = tokio::time::sleep(APPEND), if !self.in_flight.is_empty() => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
     }

@@ -20,9 +20,8 @@ use futures::{FutureExt, Stream};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
-use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
-use openraft::type_config::alias::{SnapshotOf, WatchReceiverOf};
+use openraft::type_config::alias::SnapshotOf;
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
@@ -158,7 +157,7 @@ impl Node {
         tokio::spawn(door.run(stopped));
         let started = async {
             let (identity, founders) = match identity {
-                Some(identity) => (identity, None),
+                Some(identity) => (identity, Some(founding::founders(&group)).filter(|founders| founders.contains_key(&identity.id))),
                 None => settle(dir, &group, &peers, &phase).await?,
             };
             if group.force_new_cluster {
@@ -391,7 +390,7 @@ impl Node {
         Ok(match call {
             Call::Place => Answer::Place(if self.state.applied().next > 1 { Place::Formed } else { Place::Founding }),
             Call::Join { .. } | Call::Exchange { .. } if !self.leads() => self.relay(&call).await?,
-            Call::Join { name, instance } => Answer::Joined(self.join_here(&name, instance).await?),
+            Call::Join { name, id, instance } => Answer::Joined(self.join_here(&name, id, instance).await?),
             Call::Exchange { name, id, instance } => {
                 self.exchange_here(&name, id, instance).await?;
                 Answer::Exchanged
@@ -496,12 +495,6 @@ impl Node {
         metrics.state.is_leader().then_some(metrics.current_term)
     }
 
-    /// Tells when this member takes or leaves office, or the replica stops.
-    pub fn watch_leadership(&self) -> Leadership {
-        let leads = self.leadership();
-        Leadership { metrics: self.raft.server_metrics(), leads, node: self.clone() }
-    }
-
     /// Has a snapshot built in the background, after which the log before it can go.
     ///
     /// # Errors
@@ -569,7 +562,8 @@ async fn look_after(node: Node, group: Group, identity: Identity) {
         }
         let Some(info) = node.info(identity.id) else { continue };
         let outcome = if info.instance == 0 {
-            node.ask_leader(Call::Join { name: info.name, instance: identity.instance }, READ).await.map(drop)
+            let call = Call::Join { name: info.name, id: Some(identity.id), instance: identity.instance };
+            node.ask_leader(call, READ).await.map(drop)
         } else if info.instance != identity.instance {
             tracing::error!(name = info.name, "this member's place in the group belongs to another data directory; it stops");
             node.shutdown().await;
@@ -587,25 +581,5 @@ async fn look_after(node: Node, group: Group, identity: Identity) {
         if let Err(error) = outcome {
             tracing::debug!(%error, "this member's entry in the membership could not be brought up to date yet");
         }
-    }
-}
-
-/// Changes of this member's office.
-pub struct Leadership {
-    metrics: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
-    leads: Option<u64>,
-    node: Node,
-}
-
-impl Leadership {
-    /// Returns at the next change; false: the replica has stopped.
-    pub async fn changed(&mut self) -> bool {
-        while self.node.leadership() == self.leads {
-            if self.metrics.changed().await.is_err() {
-                return false;
-            }
-        }
-        self.leads = self.node.leadership();
-        true
     }
 }

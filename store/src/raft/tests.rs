@@ -1,9 +1,9 @@
 //! openraft's own conformance suite over our log and state machine, and what it does not ask.
 
 use super::link::Dialer;
-use super::network::Peers;
-use super::wire::{Answer, Call, Purpose};
-use super::{Entry, LogId, Types, Vote, log_store::LogStore, state_machine::StateMachine};
+use super::network::{Network, Peers};
+use super::wire::{Answer, Call, Purpose, frames};
+use super::{Entry, Info, LogId, Types, Vote, log_store::LogStore, state_machine::StateMachine};
 use crate::checkpoint::Checkpoint;
 use crate::codec;
 use crate::disk::System;
@@ -12,15 +12,18 @@ use crate::log::{Log, Record};
 use crate::machine::Machine;
 use crate::snapshot::Snapshots;
 use crate::state::{Applied, State};
+use crate::transport::Transport;
 use crate::transport::memory::Mesh;
 use crate::world::World;
 use crate::{Group, Options, Store, StoreError};
+use futures::{SinkExt, StreamExt};
 use openraft::entry::RaftEntry;
-use openraft::raft::VoteRequest;
+use openraft::network::RPCOption;
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult, VoteRequest};
 use openraft::storage::RaftLogStorage;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::vote::RaftLeaderId;
-use openraft::{EntryPayload, RaftTypeConfig, StorageError};
+use openraft::{EntryPayload, RaftNetworkFactory, RaftNetworkV2, RaftTypeConfig, StorageError};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -48,20 +51,25 @@ fn blank(index: u64) -> Entry {
 
 /// The power may fail between a committed index and its entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_committed_index_without_its_entries_is_that_of_the_last_one_there_is() {
+async fn a_committed_index_without_its_entry_does_not_count() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Arc::new(Log::open(&World::default(), dir.path()).unwrap());
     let log = open();
     let mut store = LogStore::new(log.clone());
     assert_eq!(store.read_committed().await.unwrap(), None);
     store.save_committed(Some(blank(7).log_id)).await.unwrap();
-    for index in 0..3 {
-        let record = Record::Entry { index, payload: codec::encode(&blank(index)).unwrap() };
-        log.write(vec![record]).await.unwrap();
-    }
+    let write = async |log: &Log, indexes: std::ops::Range<u64>| {
+        for index in indexes {
+            let record = Record::Entry { index, payload: codec::encode(&blank(index)).unwrap() };
+            log.write(vec![record]).await.unwrap();
+        }
+    };
+    write(&log, 0..7).await;
     log.close().await;
     let log = open();
-    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), Some(blank(2).log_id));
+    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), None);
+    write(&log, 7..9).await;
+    assert_eq!(LogStore::new(log.clone()).read_committed().await.unwrap(), Some(blank(7).log_id));
     log.close().await;
 }
 
@@ -93,6 +101,47 @@ async fn what_is_for_another_member_is_refused() {
         assert!(matches!(answers, [Answer::Vote(_), Answer::Failed(StoreError::MemberNotFound)]), "{answers:?}");
     }
     store.close().await;
+}
+
+/// A yes to the first of two requests that end with the same entry must not count for the second, which may never arrive: a
+/// leader that has been cut off would take itself for one, and answer a read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_yes_does_not_count_for_a_later_request() {
+    let mesh = Mesh::default();
+    let port = mesh.listen("m2");
+    let peers = Peers::new(Some(Arc::new(Dialer { transport: mesh.listen("m1"), cluster: 3 })));
+    let info = Info { peer_addresses: vec!["m2".into()], ..Info::default() };
+    let mut peer = Network(peers).new_client(2, &info).await;
+    let entry = blank(5);
+    let request = |entries: Vec<Entry>, prev: u64| AppendEntriesRequest::<Types> {
+        vote: Vote::new(1, 1),
+        prev_log_id: Some(blank(prev).log_id),
+        entries,
+        leader_commit: None,
+    };
+    let requests = futures::stream::iter([request(vec![entry.clone()], 4), request(Vec::new(), 5)]);
+    let other = tokio::spawn(async move {
+        let mut connection = frames(port.accept().await.unwrap());
+        connection.next().await.unwrap().unwrap();
+        connection.send(codec::encode(&None::<String>).unwrap()).await.unwrap();
+        for _ in 0..2 {
+            connection.next().await.unwrap().unwrap();
+        }
+        connection
+    });
+    let mut answers = peer.stream_append(requests, RPCOption::new(WAIT)).await.unwrap();
+    let yes = codec::encode(&StreamAppendResult::<Types>::Ok(Some(entry.log_id))).unwrap();
+    // What was sent is on its way only while somebody waits for answers.
+    let (early, mut connection) = tokio::join!(tokio::time::timeout(WAIT / 10, answers.next()), async {
+        let mut connection = other.await.unwrap();
+        connection.send(yes.clone()).await.unwrap();
+        connection
+    });
+    assert!(early.is_err(), "{early:?}");
+    connection.send(yes).await.unwrap();
+    let answer = tokio::time::timeout(WAIT, answers.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.ok(), Some(Some(entry.log_id)));
+    assert!(answers.next().await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,9 +52,10 @@ pub type Welcome = Option<String>;
 pub enum Call {
     /// What do you know of the group?
     Place,
-    /// I am the member of this name, in this data directory.
+    /// I am the member of this name, in this data directory; and of this id, if I know it: another of my name may have come.
     Join {
         name: String,
+        id: Option<u64>,
         instance: u64,
     },
     /// What counts as this member's word must not be another's, who lives at its address now.

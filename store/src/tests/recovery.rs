@@ -5,9 +5,12 @@ use crate::checkpoint::Checkpoint;
 use crate::command::{Command, Op, Txn};
 use crate::disk::System;
 use crate::engine::{Place, memory::Memory, sled::SledPlace};
+use crate::log::Log;
 use crate::machine::Machine;
+use crate::recovery::recover;
 use crate::snapshot::{Image, Snapshots};
 use crate::state::{Applied, State};
+use crate::world::World;
 use crate::{KeyRange, OpenError, Options, RangeResponse, Revision, Store};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -204,6 +207,23 @@ async fn a_store_outlives_its_checkpoint() {
         assert_eq!(store.range(all()).await.unwrap(), before, "damage {damage}");
         store.close().await;
     }
+}
+
+/// As after a power failure that took what was applied already from the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_is_ahead_of_the_log_becomes_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    fill(&store, "k", 20).await;
+    store.close().await;
+    drop(store);
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    let log = Log::open(&World::default(), &dir.path().join("log")).unwrap();
+    let (state, snapshots) = recover(Arc::new(System), dir.path(), &log).unwrap();
+    assert_eq!(contents(&state).count, 20);
+    assert_eq!(*snapshots.current().unwrap().applied(), state.applied());
+    snapshots.close();
+    log.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

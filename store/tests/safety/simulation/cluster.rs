@@ -51,7 +51,7 @@ impl Cluster {
         let sync_us = rng.random_range(200..5_000);
         let members = NAMES.map(|name| Member {
             name,
-            slot: Slot::new(plan.stale_reads),
+            slot: Slot::new(name, trace.clone(), plan.stale_reads),
             drive: Drive::new(name, trace.clone(), rng.random(), sync_us, plan.lying_disks),
             clock: Jumping::new(),
             process: Mutex::default(),
@@ -129,10 +129,9 @@ impl Cluster {
     pub async fn close(&self, at: usize) -> bool {
         let Some(store) = self.members[at].slot.put(None) else { return false };
         self.trace.note(format_args!("{} is closed", self.members[at].name));
+        // From here on nobody kills it, nor starts it anew.
+        *self.members[at].process.lock() = None;
         store.close().await;
-        if let Some(process) = self.members[at].process.lock().take() {
-            process.abort();
-        }
         true
     }
 

@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 const SECTOR: usize = 512;
@@ -102,6 +102,7 @@ struct Medium {
     /// Not synced, by directory. What changes together is one element.
     pending: BTreeMap<PathBuf, Vec<Vec<Naming>>>,
     engines: BTreeMap<PathBuf, Rows>,
+    locks: BTreeMap<PathBuf, Weak<()>>,
 }
 
 /// A disk, which outlives whoever uses it.
@@ -136,7 +137,9 @@ impl Drive {
 
     /// Takes it away from whoever uses it; nothing is lost.
     pub fn take(&self) {
-        self.0.medium.lock().life += 1;
+        let mut medium = self.0.medium.lock();
+        medium.life += 1;
+        medium.locks.clear();
     }
 
     /// Until it is mounted anew, whatever is written fails.
@@ -270,8 +273,15 @@ impl Disk for Mounted {
         })
     }
 
-    fn lock(&self, _: &Path) -> io::Result<Lock> {
-        self.shared.with(self.life, |_| Ok(Box::new(()) as Lock))
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        self.shared.with(self.life, |medium| {
+            if medium.locks.get(path).and_then(Weak::upgrade).is_some() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let lock = Arc::new(());
+            medium.locks.insert(path.to_owned(), Arc::downgrade(&lock));
+            Ok(Box::new(lock) as Lock)
+        })
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {

@@ -13,7 +13,7 @@ mod trace;
 use crate::checks::judge;
 use crate::history::History;
 use crate::workload::{LOAD, Load, Run};
-use cluster::Cluster;
+use cluster::{Cluster, Member};
 use faults::{EVERY, befall};
 use futures::future::join_all;
 use rand::rngs::StdRng;
@@ -92,13 +92,23 @@ async fn simulate(seed: u64, plan: Plan) -> Ran {
 
 /// The power of some fails just when the group comes into being.
 async fn while_founding(cluster: &Arc<Cluster>, rng: &mut StdRng) {
-    tokio::time::sleep(Duration::from_millis(rng.random_range(0..80))).await;
+    if rng.random_bool(0.5) {
+        // Each knows its place, and may not have written down more: their disks are slow.
+        cluster.members.iter().for_each(|member| member.drive.slow(Some(400_000)));
+        let placed = |member: &Member| member.drive.files().iter().any(|path| path.ends_with("MEMBER"));
+        while !cluster.members.iter().all(placed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    } else {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..80))).await;
+    }
     for at in 0..3 {
-        if rng.random_bool(0.7) {
+        if rng.random_bool(0.8) {
             cluster.kill(at, true);
             cluster.start(at);
         }
     }
+    cluster.members.iter().for_each(|member| member.drive.slow(None));
 }
 
 /// Runs a simulation in a thread of its own.

@@ -1,23 +1,38 @@
 //! Where a simulated member is to be found: its store, while it runs. What is under way when it dies has an open outcome.
 
+use super::trace::Trace;
 use crate::history::{Answer, Request, Seen};
 use crate::target::{Live, carry_out};
-use orchd_store::{KeyRange, Revision, Store, StoreError};
+use orchd_store::{KeyRange, RangeResponse, Revision, Store, StoreError, TxnResponse};
 use tokio::sync::watch;
+
+fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::Txn(_) => "a transaction",
+        Request::Range(_) => "a linearizable read",
+        Request::RangeLocal(_) => "a read",
+        Request::Compact(_) => "a compaction",
+        Request::LeaseGrant { .. } => "a grant of a lease",
+        Request::LeaseKeepAlive { .. } => "a lease kept alive",
+        Request::LeaseRevoke { .. } => "a lease revoked",
+    }
+}
 
 /// How often the member has come or gone, and its store while it is there.
 type Life = (u64, Option<Store>);
 
 #[derive(Clone)]
 pub struct Slot {
+    name: &'static str,
+    trace: Trace,
     life: watch::Sender<Life>,
     /// Reads that should be linearizable are not: for a test of the tests.
     stale: bool,
 }
 
 impl Slot {
-    pub fn new(stale: bool) -> Self {
-        Self { life: watch::Sender::default(), stale }
+    pub fn new(name: &'static str, trace: Trace, stale: bool) -> Self {
+        Self { name, trace, life: watch::Sender::default(), stale }
     }
 
     pub fn store(&self) -> Option<Store> {
@@ -45,11 +60,21 @@ impl Slot {
             Request::Range(range) if self.stale => Request::RangeLocal(range),
             request => request,
         };
-        tokio::select! {
+        let kind = kind(&request);
+        self.trace.note(format_args!("{}  is asked: {kind}", self.name));
+        let answer = tokio::select! {
             biased;
             () = self.gone(life) => Err(StoreError::Timeout),
             answer = carry_out(&store, request) => answer,
+        };
+        match &answer {
+            Ok(Answer::Txn(TxnResponse { revision, .. }) | Answer::Range(RangeResponse { revision, .. })) => {
+                self.trace.note(format_args!("{}  answers: {kind}, at revision {revision}", self.name));
+            }
+            Ok(Answer::Done) => self.trace.note(format_args!("{}  answers: {kind}", self.name)),
+            Err(error) => self.trace.note(format_args!("{}  answers: {kind}, {error}", self.name)),
         }
+        answer
     }
 
     /// None: nobody is there.
