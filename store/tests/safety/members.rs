@@ -79,11 +79,6 @@ impl Trio {
         try_open(self.mesh.clone(), self.dir(at), at, self.clocks[at].clone()).await
     }
 
-    /// Has a member that was closed removed, with its files, and added anew.
-    pub async fn replace(&self, at: usize, id: u64) -> Store {
-        replaced(&self.stores[(at + 1) % 3], id, self.mesh.clone(), &self.dir(at), at, self.clocks[at].clone()).await
-    }
-
     pub async fn close(self) {
         join_all(self.stores.iter().map(Store::close)).await;
     }
