@@ -5,7 +5,7 @@
 
 use crate::cluster::Group;
 use crate::dir::Dir;
-use crate::disk::Disk;
+use crate::disk::{Disk, remove_if_there};
 use crate::error::OpenError;
 use crate::raft;
 use crate::snapshot::Snapshots;
@@ -28,18 +28,11 @@ pub async fn exchange_place(dir: &Dir, group: &Group, what: &str) -> Result<(), 
 
 fn wipe(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.engine(&dir.join("checkpoint")).wipe()?;
-    remove(disk, &Snapshots::path(dir))?;
+    remove_if_there(disk, &Snapshots::path(dir))?;
     let log = dir.join("log");
     for segment in disk.list(&log)? {
-        remove(disk, &segment)?;
+        remove_if_there(disk, &segment)?;
     }
     disk.sync_dir(&log)?;
     disk.sync_dir(dir)
-}
-
-fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

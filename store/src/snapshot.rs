@@ -7,7 +7,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::codec;
-use crate::disk::{Disk, File, Open, Stream};
+use crate::disk::{Disk, File, Open, Stream, remove_if_there};
 use crate::engine::EngineError;
 use crate::machine::Machine;
 use crate::rows::{Header, Loader};
@@ -231,9 +231,7 @@ impl Snapshots {
 
     /// What there is of a snapshot that could not be finished only takes space.
     fn discard(&self) {
-        if let Err(error) = self.disk.remove(&self.half())
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = remove_if_there(&*self.disk, &self.half()) {
             tracing::warn!(%error, "half a snapshot cannot be removed");
         }
     }

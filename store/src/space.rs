@@ -36,10 +36,19 @@ struct Seen {
     at: Option<Instant>,
     /// Bytes that may still be taken.
     left: u64,
-    /// It is the quota that leaves no more, not the disk.
-    quota: bool,
+    /// What leaves no more.
+    bound: Bound,
     /// Bytes that what was refused last would have taken, and that are not there yet; 0: nothing is refused.
     refused: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Bound {
+    #[default]
+    Disk,
+    Quota,
+    /// The log has no next segment, or cannot write; the text says which.
+    Log(&'static str),
 }
 
 impl Space {
@@ -56,9 +65,6 @@ impl Space {
         }
         let takes = item.encoded.len() as u64 * AMPLIFICATION;
         let mut seen = self.seen.lock();
-        if let Some(why) = self.log.refuses() {
-            return Err(self.refusal(&mut seen, takes, why.into()));
-        }
         if seen.left < takes || seen.at.is_none_or(|at| at.elapsed() >= AGE) {
             self.look(&mut seen);
         }
@@ -67,15 +73,16 @@ impl Space {
                 seen.left = left;
                 Ok(())
             }
-            None if seen.quota => {
-                let why = format!("the quota of {} bytes is nearly used up", self.quota_bytes);
-                Err(self.refusal(&mut seen, takes, why))
-            }
-            None => Err(self.refusal(&mut seen, takes, "the disk is nearly full".into())),
+            None => Err(self.refusal(&mut seen, takes)),
         }
     }
 
-    fn refusal(&self, seen: &mut Seen, takes: u64, why: String) -> StoreError {
+    fn refusal(&self, seen: &mut Seen, takes: u64) -> StoreError {
+        let why = match seen.bound {
+            Bound::Disk => "the disk is nearly full".into(),
+            Bound::Quota => format!("the quota of {} bytes is nearly used up", self.quota_bytes),
+            Bound::Log(why) => why.into(),
+        };
         if seen.refused == 0 {
             tracing::error!(dir = %self.dir.display(), why, "no space left: writes are refused until there is some");
         }
@@ -106,25 +113,28 @@ impl Space {
 
     fn look(&self, seen: &mut Seen) {
         let reserve = RESERVE_BYTES + self.state.read(|machine| machine.bytes());
-        let (mut left, mut quota) = (u64::MAX, false);
+        let (mut left, mut bound) = (u64::MAX, Bound::Disk);
         if self.quota_bytes > 0 {
-            (left, quota) = (self.quota_bytes.saturating_sub(self.disk.used_bytes(&self.dir)), true);
+            (left, bound) = (self.quota_bytes.saturating_sub(self.disk.used_bytes(&self.dir)), Bound::Quota);
         }
         match self.disk.free_bytes(&self.dir) {
             Ok(free) => {
                 let room = free.saturating_sub(reserve);
                 if room < left {
-                    (left, quota) = (room, false);
+                    (left, bound) = (room, Bound::Disk);
                 }
             }
             // A disk that cannot be asked is found out by the write itself.
             Err(error) => tracing::warn!(dir = %self.dir.display(), %error, "the free space of the disk cannot be told"),
         }
+        if let Some(why) = self.log.refuses() {
+            (left, bound) = (0, Bound::Log(why));
+        }
         let mut refused = seen.refused;
-        if refused > 0 && left >= refused && self.log.refuses().is_none() {
+        if refused > 0 && left >= refused {
             tracing::info!(dir = %self.dir.display(), "there is space again: writes are taken");
             refused = 0;
         }
-        *seen = Seen { at: Some(Instant::now()), left, quota, refused };
+        *seen = Seen { at: Some(Instant::now()), left, bound, refused };
     }
 }

@@ -121,6 +121,17 @@ pub fn read_exact_at(file: &dyn File, bytes: &mut [u8], offset: u64) -> io::Resu
     if file.read_at(bytes, offset)? < bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
+/// Removes a file; that it is not there is as good.
+///
+/// # Errors
+/// The disk's.
+pub fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The whole of a file.
 ///
 /// # Errors

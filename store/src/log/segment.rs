@@ -1,6 +1,6 @@
 //! Segment files: made full of zeros, synced, and named by the sequence number of their first frame.
 
-use crate::disk::{Disk, File, Open};
+use crate::disk::{Disk, File, Open, remove_if_there};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,8 +58,5 @@ pub fn adopt(disk: &dyn Disk, dir: &Path, first: u64) -> io::Result<PathBuf> {
 
 /// Removes a prepared segment that was never used: its zeros may not have reached the disk.
 pub fn discard_spare(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    match disk.remove(&dir.join(SPARE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    remove_if_there(disk, &dir.join(SPARE))
 }

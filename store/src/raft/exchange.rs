@@ -49,7 +49,9 @@ impl Node {
             let free = membership.nodes().any(|(_, info)| info.name == name && info.instance == 0);
             match membership.get_node(&id) {
                 Some(info) if info.name == name && info.instance == instance && !free => {
-                    let info = Info { instance: 0, wants_vote: true, ..info.clone() };
+                    // Whoever votes gets its vote back; a learner stays one.
+                    let votes = membership.voter_ids().any(|voter| voter == id);
+                    let info = Info { instance: 0, wants_vote: info.wants_vote || votes, ..info.clone() };
                     Ok((Some(ChangeMembers::AddNodes(BTreeMap::from([(new_id(), info)]))), ()))
                 }
                 Some(info) if info.name == name && info.instance == instance => Ok((None, ())),

@@ -4,7 +4,7 @@ use super::node::Node;
 use super::wire::{Answer, Call, Frames, Hello, Place, Purpose, SnapshotTaken, VERSION, Welcome, frames};
 use super::{Types, snapshot_stream, state_machine::offered};
 use crate::codec;
-use crate::disk::Disk;
+use crate::disk::{Disk, remove_if_there};
 use crate::error::StoreError;
 use crate::transport::{Connection, Transport};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -186,9 +186,7 @@ impl Door {
             }
             Err(error) => Err(error.to_string()),
         };
-        if let Err(error) = self.disk.remove(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = remove_if_there(&*self.disk, &path) {
             tracing::warn!(%error, path = %path.display(), "a received snapshot cannot be removed");
         }
         if let Err(why) = &taken {

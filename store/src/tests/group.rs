@@ -237,6 +237,31 @@ async fn a_member_whose_files_are_damaged_repairs_itself_from_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_repairs_itself_is_a_learner_still() {
+    let trio = Trio::open().await;
+    trio.stores[0].member_add("m4", vec!["m4".into()], true).await.unwrap();
+    let learner = tokio::time::timeout(WAIT, open(&trio.mesh, trio.dir.path(), "m4")).await.unwrap();
+    write(&trio.stores[0], "k", "v").await;
+    learner.close().await;
+    drop(learner);
+    damage(&trio.dir.path().join("m4"));
+    let repaired = tokio::time::timeout(WAIT, open(&trio.mesh, trio.dir.path(), "m4")).await.unwrap();
+    until("it has everything", || repaired.range_local(&get("k")).unwrap().count == 1).await;
+    // One that wants its vote gets it by itself as soon as it may have it.
+    let promoted = async {
+        loop {
+            match trio.stores[0].member_promote(repaired.member_id()).await {
+                Err(StoreError::LearnerNotReady) => tokio::time::sleep(Duration::from_millis(500)).await,
+                outcome => return outcome,
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(WAIT, promoted).await.unwrap(), Ok(()));
+    repaired.close().await;
+    trio.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_member_is_turned_away() {
     let (mesh, dir) = (Mesh::default(), tempfile::tempdir().unwrap());
     let trio = futures::future::join_all(NAMES.map(|name| open(&mesh, dir.path(), name))).await;
