@@ -178,8 +178,12 @@ impl Status {
         Self::about(Reason::Forbidden, group, resource, name, message)
     }
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i64) -> Self {
-        let details = Details { retry_after_seconds: Some(retry_after_seconds), ..Details::default() };
-        Self { details: Some(Box::new(details)), ..Self::new(Reason::TooManyRequests, message) }
+        Self::new(Reason::TooManyRequests, message).retry_after(retry_after_seconds)
+    }
+    /// Tells the client to ask again (`Retry-After`), as client-go does by itself: nothing has been carried out.
+    pub fn retry_after(self, seconds: i64) -> Self {
+        let details = Details { retry_after_seconds: Some(seconds), ..Details::default() };
+        Self { details: Some(Box::new(details)), ..self }
     }
     /// 404 for what is not served at all, be it path, resource or subresource.
     pub fn not_served() -> Self {

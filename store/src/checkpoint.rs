@@ -2,16 +2,18 @@
 //! the applied position and a rolling hash. It makes a start short; it is not what durability hangs on: log and snapshot
 //! can always make it anew, and do when it fails or its hash is wrong.
 //!
-//! It holds the retained history too, so that watches resume over a restart. May import: `codec`, `command`, `engine`,
-//! `machine`, `rows`, `state`.
+//! It holds the retained history too, so that watches resume over a restart. What compaction frees stays in it until it is
+//! made anew, which costs by what is live; taking versions out one by one would rewrite the blocks that they share with
+//! live ones, a dozen bytes written for each. May import: `codec`, `command`, `engine`,
+//! `machine`, `rows`, `state`, `work`.
 
 use crate::codec;
 use crate::command::Revision;
 use crate::engine::{Batch, Engine, EngineError, Place};
-use crate::machine::{Delta, Machine, Reading, Row, RowKey};
+use crate::machine::{Delta, Machine, Row};
 use crate::rows::{self, Header, Loader, RowsError};
 use crate::state::{Applied, State};
-use std::collections::BTreeMap;
+use crate::work::handing_over;
 
 /// Bytes that go to the engine together. What is added is written in such pieces, each newer than the header says, and is
 /// nothing until the header, which comes last, says so.
@@ -37,18 +39,25 @@ pub struct Checkpoint {
     header: Header,
     /// The revision that the engine holds everything up to; None: it has to be made anew.
     base: Option<Revision>,
+    /// Bytes of keys and values in it, those included that compaction has freed.
+    content: u64,
 }
 
 impl Checkpoint {
     /// The checkpoint of an empty machine, or of one that `load` brings.
     pub fn new(place: Box<dyn Place>) -> Self {
         let base = (!place.exists()).then(|| Machine::default().revision());
-        Self { place, engine: None, header: Header::default(), base }
+        Self { place, engine: None, header: Header::default(), base, content: 0 }
     }
 
     /// Has the next save write everything: the machine came from elsewhere, or the engine is not to be trusted.
     pub fn distrust(&mut self) {
         self.base = None;
+    }
+
+    /// Whether what was saved last can be read again.
+    pub fn stands(&self) -> bool {
+        self.base.is_some()
     }
 
     /// The state as it was saved last; None: there is none.
@@ -74,6 +83,7 @@ impl Checkpoint {
         })?;
         // Pieces of a save that a crash cut short.
         engine.write(unfinished)?;
+        self.content = loader.bytes();
         let (machine, header) = loader.finish()?;
         self.base = Some(header.revision);
         self.header = header;
@@ -86,6 +96,11 @@ impl Checkpoint {
         self.engine = None;
     }
 
+    /// Bytes of keys and values in it, those included that compaction has freed.
+    pub fn content(&self) -> u64 {
+        self.content
+    }
+
     /// Bytes that the engine takes.
     pub fn bytes(&self) -> u64 {
         self.engine.as_ref().map_or(0, |engine| engine.bytes())
@@ -96,19 +111,21 @@ impl Checkpoint {
         self.header.applied.next
     }
 
-    /// Brings the checkpoint up to what is applied now, and syncs it.
+    /// Brings the checkpoint up to what is applied now, and syncs it. What looks at the state is done by this thread and
+    /// wants to be quick; the rest, in the background, takes what processors others leave.
     ///
     /// # Errors
     /// The engine failed; the next save writes everything anew.
     pub fn save(&mut self, state: &State) -> Result<(), EngineError> {
         let base = self.base.take();
-        let ((delta, reading), applied) = state.between(|machine, applied| (machine.delta(base), applied.clone()));
+        let ((delta, mut reading), applied) = state.between(|machine, applied| (machine.delta(base), applied.clone()));
         let revision = delta.revision;
-        let saved = match base {
-            Some(_) => self.add(state, delta, reading, applied),
-            None => self.rewrite(state, delta, reading, applied),
-        };
-        match saved {
+        let mut slices = std::iter::from_fn(|| state.read(|machine| machine.read(&mut reading, READ_SLICE)));
+        let saved = handing_over("checkpoint", &mut slices, |slices| match base {
+            Some(_) => self.add(slices, &delta, applied),
+            None => self.rewrite(slices, &delta, applied),
+        });
+        match saved.map_err(EngineError::from).flatten() {
             Ok(header) => {
                 self.header = header;
                 self.base = Some(revision);
@@ -130,30 +147,17 @@ impl Checkpoint {
         Ok(self.engine.as_deref().expect("opened above"))
     }
 
-    fn add(&mut self, state: &State, mut delta: Delta, mut reading: Reading, applied: Applied) -> Result<Header, EngineError> {
+    fn add(&mut self, slices: &mut dyn Iterator<Item = Vec<Row>>, delta: &Delta, applied: Applied) -> Result<Header, EngineError> {
         let mut header = Header { applied, revision: delta.revision, compacted: delta.compacted, hash: self.header.hash };
         let engine = self.engine()?;
-        let mut pieces = Pieces { engine, batch: Batch::default(), bytes: 0, hash: header.hash };
-        loop {
-            let more = state.read(|machine| machine.read(&mut reading, &mut delta, READ_SLICE));
-            pieces.add(&std::mem::take(&mut delta.rows))?;
-            if !more {
-                break;
-            }
+        let mut pieces = Pieces { engine, batch: Batch::default(), bytes: 0, hash: header.hash, content: 0 };
+        for rows in slices {
+            pieces.add(&rows)?;
         }
-        header.hash = pieces.finish()?;
+        let content;
+        (header.hash, content) = pieces.finish()?;
         let mut batch = Batch::default();
         let hash = &mut header.hash;
-        for (key, (old, rows)) in thinned(engine, &delta.removed)? {
-            *hash = hash.wrapping_sub(rows::share(&key, &old));
-            if rows.is_empty() {
-                batch.remove(key);
-            } else {
-                let value = rows::block_value(&rows)?;
-                *hash = hash.wrapping_add(rows::share(&key, &value));
-                batch.put(key, value);
-            }
-        }
         for (id, ttl_s) in &delta.leases {
             let key = rows::lease_key(*id);
             if let Some(old) = engine.get(&key)? {
@@ -171,12 +175,14 @@ impl Checkpoint {
         batch.put(rows::HEADER.to_vec(), codec::encode(&header)?.into());
         engine.write(batch)?;
         engine.sync()?;
+        self.content += content;
         Ok(header)
     }
 
     /// Makes the checkpoint from nothing. Until its header is there, last of all, it counts as empty.
-    fn rewrite(&mut self, state: &State, mut delta: Delta, mut reading: Reading, applied: Applied) -> Result<Header, EngineError> {
-        while state.read(|machine| machine.read(&mut reading, &mut delta, READ_SLICE)) {}
+    fn rewrite(&mut self, slices: &mut dyn Iterator<Item = Vec<Row>>, delta: &Delta, applied: Applied) -> Result<Header, EngineError> {
+        let mut rows: Vec<Row> = slices.flatten().collect();
+        Row::sort(&mut rows);
         self.engine = None;
         self.place.wipe()?;
         let mut header = Header { applied, revision: delta.revision, compacted: delta.compacted, hash: 0 };
@@ -187,14 +193,16 @@ impl Checkpoint {
             header.hash = header.hash.wrapping_add(rows::share(&key, &value));
             batch.put(key, value);
         }
-        let mut pieces = Pieces { engine, batch, bytes: 0, hash: header.hash };
-        pieces.add(&delta.rows)?;
-        header.hash = pieces.finish()?;
+        let mut pieces = Pieces { engine, batch, bytes: 0, hash: header.hash, content: 0 };
+        pieces.add(&rows)?;
+        let content;
+        (header.hash, content) = pieces.finish()?;
         engine.sync()?;
         let mut last = Batch::default();
         last.put(rows::HEADER.to_vec(), codec::encode(&header)?.into());
         engine.write(last)?;
         engine.sync()?;
+        self.content = content;
         Ok(header)
     }
 
@@ -234,10 +242,12 @@ struct Pieces<'a> {
     batch: Batch,
     bytes: usize,
     hash: u64,
+    content: u64,
 }
 
 impl Pieces<'_> {
     fn add(&mut self, rows: &[Row]) -> Result<(), EngineError> {
+        self.content += rows.iter().map(Row::bytes).sum::<u64>();
         for block in rows::blocks(rows) {
             let (key, value) = entry(block)?;
             self.hash = self.hash.wrapping_add(rows::share(&key, &value));
@@ -251,35 +261,10 @@ impl Pieces<'_> {
         Ok(())
     }
 
-    /// Writes the last piece; returns the hash over all that was there and all that was added.
-    fn finish(self) -> Result<u64, EngineError> {
+    /// Writes the last piece; returns the hash over all that was there and all that was added, and the bytes of keys and
+    /// values that were added.
+    fn finish(self) -> Result<(u64, u64), EngineError> {
         self.engine.write(self.batch)?;
-        Ok(self.hash)
+        Ok((self.hash, self.content))
     }
-}
-
-/// Blocks that lose rows: the old value and the rows that stay.
-type Thinned = BTreeMap<Vec<u8>, (Vec<u8>, Vec<Row>)>;
-
-fn thinned(engine: &dyn Engine, removed: &[RowKey]) -> Result<Thinned, EngineError> {
-    let mut removed = removed.to_vec();
-    removed.sort_unstable();
-    let mut thinned = Thinned::new();
-    for row in removed {
-        let at = rows::block_key(row);
-        // Ascending: if the row's block has been met, it is the last one, unless a later block begins in between.
-        let (key, value) = engine.floor(&at)?.ok_or_else(|| EngineError::Damaged("a version's block is missing".into()))?;
-        if !rows::is_block(&key) {
-            return Err(EngineError::Damaged("a version's block is missing".into()));
-        }
-        let (_, rows) = match thinned.entry(key) {
-            std::collections::btree_map::Entry::Occupied(held) => held.into_mut(),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                let rows = rows::block_rows(&value)?;
-                free.insert((value, rows))
-            }
-        };
-        rows.retain(|held| rows::row_key(held) != Some(row));
-    }
-    Ok(thinned)
 }

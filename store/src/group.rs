@@ -1,12 +1,11 @@
 //! The store's group, as its users see it: who belongs to it, who leads, how this replica stands. May import: `cluster`,
-//! `disk`, `error`, `handle`, `raft`, `work`.
+//! `disk`, `error`, `handle`, `raft`.
 
 use crate::cluster::{Member, Status};
 use crate::disk::Stream;
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raft::{Change, Leadership};
-use crate::work::blocking;
 use bytes::Bytes;
 
 impl Store {
@@ -142,9 +141,8 @@ impl Store {
     /// # Errors
     /// `Failed`: it could not be written.
     pub async fn snapshot_file(&self) -> Result<Stream, StoreError> {
-        let shared = self.shared.clone();
-        let made = blocking(move || shared.snapshots.build(&shared.state).and_then(|image| image.file()));
-        let failed = |error: &dyn std::fmt::Display| StoreError::Failed(format!("no snapshot could be written: {error}"));
-        made.await.and_then(|file| file).map(Stream::new).map_err(|error| failed(&error))
+        let image = self.shared.snapshots.clone().build_behind(self.shared.state.clone()).await;
+        let file = image.and_then(|image| image.file());
+        file.map(Stream::new).map_err(|error| StoreError::Failed(format!("no snapshot could be written: {error}")))
     }
 }

@@ -16,13 +16,15 @@ use tokio::time::Instant;
 
 /// How often it looks.
 const TICK: Duration = Duration::from_millis(500);
+/// Pause between slices of memory that are given back.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Bytes of log, and time, that a restart may have to go through again.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 const CHECKPOINT_AGE: Duration = Duration::from_secs(15);
 /// Bytes of log below which no snapshot is written when space is tight.
 const SNAPSHOT_TIGHT_BYTES: u64 = 12 << 20;
 /// Bytes that checkpoint and snapshot may waste before they are made anew; when space is tight, the smaller one.
-const WASTE_BYTES: u64 = 48 << 20;
+const WASTE_BYTES: u64 = 128 << 20;
 const WASTE_TIGHT_BYTES: u64 = 4 << 20;
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
@@ -50,7 +52,22 @@ struct Progress {
 
 impl Keeper {
     /// Works until told to stop.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        futures::join!(self.free(stop.clone()), self.shorten(stop));
+    }
+
+    /// Gives back the memory of what has been compacted; a little at a time, for whoever writes waits meanwhile.
+    async fn free(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let pause = if self.state.collect() { PAUSE } else { TICK };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    async fn shorten(&self, mut stop: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut progress = Progress { written: 0, dirty: None, not_before: Instant::now(), compact: 0 };
@@ -58,9 +75,6 @@ impl Keeper {
             tokio::select! {
                 _ = tick.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
-            }
-            while self.state.collect() {
-                tokio::task::yield_now().await;
             }
             if Instant::now() >= progress.not_before
                 && let Err(error) = self.work(&mut progress).await
@@ -90,7 +104,7 @@ impl Keeper {
         if (self.log.bytes() > least && self.snapshot_lags(crate::raft::KEEP_ENTRIES))
             || (self.snapshots.image_bytes() > 2 * held + waste && self.snapshot_lags(0))
         {
-            self.blocking(|state, snapshots| Ok(snapshots.prepare(state)?)).await?;
+            self.snapshots.clone().prepare(self.state.clone()).await?;
             if self.node.snapshot().await.is_err() {
                 tracing::debug!("the replica has stopped: the log is not purged");
             }

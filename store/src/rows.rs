@@ -61,11 +61,6 @@ pub fn block_key(first: RowKey) -> Vec<u8> {
     key
 }
 
-/// Whether a key is a block's; `floor` may find a lease or the header before the first block.
-pub fn is_block(key: &[u8]) -> bool {
-    key.first() == Some(&BLOCKS)
-}
-
 /// Whether a key is that of a block that was begun after `revision`.
 pub fn is_newer(key: &[u8], revision: Revision) -> bool {
     match key {
@@ -82,7 +77,7 @@ pub fn block_value(rows: &[Row]) -> Result<Vec<u8>, CodecError> {
     Ok(codec::encode(&rows)?.into())
 }
 
-pub fn block_rows(value: &[u8]) -> Result<Vec<Row>, CodecError> {
+fn block_rows(value: &[u8]) -> Result<Vec<Row>, CodecError> {
     codec::decode(value)
 }
 
@@ -123,6 +118,11 @@ pub struct Loader {
 impl Loader {
     pub fn new(header: Header) -> Self {
         Self { machine: Machine::at(header.revision, header.compacted), header, hash: 0 }
+    }
+
+    /// Bytes of keys and values up to now.
+    pub fn bytes(&self) -> u64 {
+        self.machine.bytes()
     }
 
     /// The revision that the image stands for.

@@ -3,7 +3,7 @@
 //!
 //! The file: a magic, then records of length, checksum and bytes: the header, then key and value of every entry in key
 //! order, then an empty record. It is written beside the old one, synced, and renamed. May import: `checkpoint`, `codec`,
-//! `disk`, `engine`, `machine`, `rows`, `state`.
+//! `disk`, `engine`, `machine`, `rows`, `state`, `work`.
 
 use crate::checkpoint::Checkpoint;
 use crate::codec;
@@ -12,14 +12,20 @@ use crate::engine::EngineError;
 use crate::machine::Machine;
 use crate::rows::{Header, Loader};
 use crate::state::{Applied, State};
+use crate::work::{background, blocking};
 use parking_lot::Mutex;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAGIC: &[u8; 8] = b"orchdsn1";
 const NAME: &str = "snapshot";
 const BUFFER: usize = 128 << 10;
+/// Bytes that a snapshot being written leaves to the disk at once: the log's syncs wait behind them.
+const SYNC_BYTES: usize = 4 << 20;
+/// Bytes that a snapshot may hold for nothing, beside half of what it is for.
+const WASTE_BYTES: u64 = 4 << 20;
 /// Bytes of the largest record that a reader believes in.
 const RECORD: u32 = 64 << 20;
 
@@ -138,15 +144,34 @@ fn write_record(writer: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 pub struct Snapshots {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// Held for as long as either is being written: never wait for it where others are served.
     checkpoint: Mutex<Checkpoint>,
+    /// What the checkpoint came to when it was last let go.
+    saved: AtomicU64,
+    checkpoint_bytes: AtomicU64,
     current: Mutex<Option<Arc<Image>>>,
     /// Made ahead, for Raft to take.
     ready: Mutex<Option<Arc<Image>>>,
 }
 
+fn failed(error: EngineError) -> io::Error {
+    match error {
+        EngineError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
 impl Snapshots {
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, checkpoint: Checkpoint, current: Option<Image>) -> Self {
-        Self { disk, dir, checkpoint: Mutex::new(checkpoint), current: Mutex::new(current.map(Arc::new)), ready: Mutex::default() }
+        Self {
+            disk,
+            dir,
+            saved: AtomicU64::new(checkpoint.next()),
+            checkpoint_bytes: AtomicU64::new(checkpoint.bytes()),
+            checkpoint: Mutex::new(checkpoint),
+            current: Mutex::new(current.map(Arc::new)),
+            ready: Mutex::default(),
+        }
     }
 
     pub fn path(dir: &Path) -> PathBuf {
@@ -165,12 +190,32 @@ impl Snapshots {
         disk.list(dir)?.iter().filter(|path| unfinished(path)).try_for_each(|path| disk.remove(path))
     }
 
+    /// Works on the checkpoint, and takes note of what it comes to.
+    fn at_checkpoint<T>(&self, work: impl FnOnce(&mut Checkpoint) -> T) -> T {
+        let mut checkpoint = self.checkpoint.lock();
+        let done = work(&mut checkpoint);
+        self.saved.store(checkpoint.next(), Ordering::Relaxed);
+        self.checkpoint_bytes.store(checkpoint.bytes(), Ordering::Relaxed);
+        done
+    }
+
     /// Brings the checkpoint up to what is applied.
     ///
     /// # Errors
     /// It could not be written; the log still has everything.
     pub fn save(&self, state: &State) -> Result<(), EngineError> {
-        self.checkpoint.lock().save(state)
+        self.at_checkpoint(|checkpoint| checkpoint.save(state))
+    }
+
+    /// As `save`, for a snapshot: not much of it is what compaction has freed.
+    fn save_compactly(&self, state: &State) -> Result<(), EngineError> {
+        self.at_checkpoint(|checkpoint| {
+            let held = state.read(|machine| machine.bytes());
+            if checkpoint.content() > held + held / 2 + WASTE_BYTES {
+                checkpoint.distrust();
+            }
+            checkpoint.save(state)
+        })
     }
 
     /// Makes the checkpoint anew, which gives back what its engine has not.
@@ -178,14 +223,15 @@ impl Snapshots {
     /// # Errors
     /// As `save`.
     pub fn rewrite(&self, state: &State) -> Result<(), EngineError> {
-        let mut checkpoint = self.checkpoint.lock();
-        checkpoint.distrust();
-        checkpoint.save(state)
+        self.at_checkpoint(|checkpoint| {
+            checkpoint.distrust();
+            checkpoint.save(state)
+        })
     }
 
     /// Bytes of the checkpoint's files.
     pub fn checkpoint_bytes(&self) -> u64 {
-        self.checkpoint.lock().bytes()
+        self.checkpoint_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes of the current snapshot.
@@ -195,30 +241,45 @@ impl Snapshots {
 
     /// One past the last log index that the checkpoint has.
     pub fn saved(&self) -> u64 {
-        self.checkpoint.lock().next()
+        self.saved.load(Ordering::Relaxed)
     }
 
-    /// Writes a snapshot of what is applied now. If the checkpoint that it is read from turns out to be wrong, that is
-    /// made anew from memory first.
+    /// Writes a snapshot of what is applied now.
     ///
     /// # Errors
     /// It could not be written; the one before stands.
     pub fn build(&self, state: &State) -> io::Result<Arc<Image>> {
-        let mut checkpoint = self.checkpoint.lock();
-        let failed = |error: EngineError| match error {
-            EngineError::Io(error) => error,
-            other => io::Error::other(other),
-        };
-        checkpoint.save(state).map_err(failed)?;
-        let header = match self.write(&mut checkpoint) {
-            Err(EngineError::Damaged(what)) => {
-                tracing::error!(%what, "the checkpoint is damaged; making it anew from memory");
-                checkpoint.distrust();
-                checkpoint.save(state).map_err(failed)?;
-                self.write(&mut checkpoint)
+        self.save_compactly(state).map_err(failed)?;
+        self.image(state)
+    }
+
+    /// As `build`, beside those who are being served: the checkpoint is saved first, which looks at the state and wants to
+    /// be quick; the snapshot is written from that with what processors others leave.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub async fn build_behind(self: Arc<Self>, state: Arc<State>) -> io::Result<Arc<Image>> {
+        let (snapshots, saved) = (self.clone(), state.clone());
+        blocking(move || snapshots.save_compactly(&saved)).await?.map_err(failed)?;
+        background("snapshot", move || self.image(&state)).await?
+    }
+
+    /// Writes a snapshot of what the checkpoint has. If that turns out to be wrong, it is made anew from memory first.
+    fn image(&self, state: &State) -> io::Result<Arc<Image>> {
+        let header = self.at_checkpoint(|checkpoint| {
+            if !checkpoint.stands() {
+                checkpoint.save(state)?;
             }
-            written => written,
-        };
+            match self.write(checkpoint) {
+                Err(EngineError::Damaged(what)) => {
+                    tracing::error!(%what, "the checkpoint is damaged; making it anew from memory");
+                    checkpoint.distrust();
+                    checkpoint.save(state)?;
+                    self.write(checkpoint)
+                }
+                written => written,
+            }
+        });
         let header = header.inspect_err(|_| self.discard()).map_err(failed)?;
         let image = Arc::new(Image { disk: self.disk.clone(), header, path: Self::path(&self.dir) });
         *self.current.lock() = Some(image.clone());
@@ -238,12 +299,20 @@ impl Snapshots {
 
     fn write(&self, checkpoint: &mut Checkpoint) -> Result<Header, EngineError> {
         let half = self.half();
-        let mut writer = BufWriter::with_capacity(BUFFER, Stream::new(self.disk.open(&half, Open::Create)?));
+        let file = self.disk.open(&half, Open::Create)?;
+        let mut writer = BufWriter::with_capacity(BUFFER, Stream::new(file.clone()));
         writer.write_all(MAGIC)?;
         write_record(&mut writer, &codec::encode(checkpoint.header())?)?;
+        let mut unsynced = 0;
         let header = checkpoint.entries(&mut |key, value| {
             write_record(&mut writer, key)?;
-            Ok(write_record(&mut writer, &value)?)
+            write_record(&mut writer, &value)?;
+            unsynced += key.len() + value.len();
+            if unsynced >= SYNC_BYTES {
+                file.sync_all()?;
+                unsynced = 0;
+            }
+            Ok(())
         })?;
         writer.write_all(&[0; 8])?;
         writer.into_inner().map_err(io::IntoInnerError::into_error)?.file.sync_all()?;
@@ -256,8 +325,8 @@ impl Snapshots {
     ///
     /// # Errors
     /// As `build`.
-    pub fn prepare(&self, state: &State) -> io::Result<()> {
-        let image = self.build(state)?;
+    pub async fn prepare(self: Arc<Self>, state: Arc<State>) -> io::Result<()> {
+        let image = self.clone().build_behind(state).await?;
         *self.ready.lock() = Some(image);
         Ok(())
     }
@@ -266,9 +335,12 @@ impl Snapshots {
     ///
     /// # Errors
     /// As `build`.
-    pub fn provide(&self, state: &State) -> io::Result<Arc<Image>> {
+    pub async fn provide(self: Arc<Self>, state: Arc<State>) -> io::Result<Arc<Image>> {
         let ready = self.ready.lock().take();
-        ready.map_or_else(|| self.build(state), Ok)
+        match ready {
+            Some(image) => Ok(image),
+            None => self.build_behind(state).await,
+        }
     }
 
     /// Lets the checkpoint's files go.

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 const APPLY_SLICE: usize = 256;
 const READ_SLICE: usize = 1024;
 /// Changes behind a compaction that are freed with each entry applied.
-const COLLECT_SLICE: usize = 512;
+const COLLECT_SLICE: usize = 256;
 /// Times that a read of the present begins anew because compaction overtook it, before it holds the lock throughout.
 const READ_ATTEMPTS: usize = 3;
 /// Times that a hash begins anew because compaction overtook it.

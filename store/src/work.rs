@@ -20,6 +20,69 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
+/// How much less of a processor that others want background work gets: a tenth of a share.
+const NICE: libc::c_int = 10;
+/// What is handed over to background work may wait for it: so many items.
+const HANDED_OVER: usize = 8;
+
+/// Has this thread, for good, take what processors others leave. It must not hold locks that they take: it may be kept from
+/// giving them back.
+fn stand_back() {
+    // SAFETY: no memory is touched; on Linux, 0 is the calling thread alone.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } < 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "background work could not be made to wait for others");
+    }
+}
+
+/// Does what may block, in the background.
+///
+/// # Errors
+/// It panicked, or there are no more threads.
+pub async fn background<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    if alone() {
+        return Ok(work());
+    }
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        stand_back();
+        // If nobody waits for the result any more, nobody needs it.
+        let _ = done.send(work());
+    })?;
+    result.await.map_err(|_| io::Error::other("it panicked"))
+}
+
+/// Has background work take what this thread makes, a few items ahead of it, and returns when it is done.
+///
+/// # Errors
+/// There are no more threads.
+///
+/// # Panics
+/// The work panicked.
+pub fn handing_over<T: Send, R: Send>(
+    name: &str,
+    items: &mut dyn Iterator<Item = T>,
+    work: impl FnOnce(&mut dyn Iterator<Item = T>) -> R + Send,
+) -> io::Result<R> {
+    if alone() {
+        return Ok(work(items));
+    }
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(HANDED_OVER);
+        let working = std::thread::Builder::new().name(name.into()).spawn_scoped(scope, move || {
+            stand_back();
+            work(&mut receiver.into_iter())
+        })?;
+        for item in items {
+            // The work has ended with an error.
+            if sender.send(item).is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        Ok(working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 /// A task that may block for as long as it runs.
 pub enum Worker {
     Thread(std::thread::JoinHandle<()>),

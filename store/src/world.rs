@@ -25,7 +25,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { segment: 8 << 20, first_segment: 512 << 10, log: 64 << 20 }
+        Self { segment: 8 << 20, first_segment: 512 << 10, log: 256 << 20 }
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) fn failure(error: &StoreError) -> Status {
         StoreError::TooLarge(_) => Status::new(Reason::RequestEntityTooLarge, text),
         StoreError::NoSpace(_) => Status { code: 507, ..Status::internal(text) },
         StoreError::Timeout => Status::new(Reason::Timeout, text),
-        StoreError::NoLeader | StoreError::Closed => Status::new(Reason::ServiceUnavailable, text),
+        StoreError::NoLeader => Status::new(Reason::ServiceUnavailable, text).retry_after(1),
+        StoreError::Closed => Status::new(Reason::ServiceUnavailable, text),
         StoreError::Future { .. }
         | StoreError::DuplicateKey
         | StoreError::LeaseNotFound

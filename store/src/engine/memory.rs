@@ -40,10 +40,6 @@ impl Engine for Memory {
         Ok(self.map.lock().get(key).cloned())
     }
 
-    fn floor(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, EngineError> {
-        Ok(self.map.lock().range(..=key.to_vec()).next_back().map(|(key, value)| (key.clone(), value.clone())))
-    }
-
     fn scan(&self, visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
         let map = self.map.lock().clone();
         map.iter().try_for_each(|(key, value)| visit(key, value.clone()))

@@ -41,12 +41,6 @@ pub trait Engine: Send {
     /// The engine cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
 
-    /// The last key at or before this one, with its value.
-    ///
-    /// # Errors
-    /// The engine cannot be read.
-    fn floor(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, EngineError>;
-
     /// Visits everything in key order until the visitor fails.
     ///
     /// # Errors

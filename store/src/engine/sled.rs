@@ -132,15 +132,6 @@ impl Engine for Sled {
         }
     }
 
-    fn floor(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, EngineError> {
-        let Some(found) = self.db.range(..=chunk_key(key, u16::MAX)).next_back() else { return Ok(None) };
-        let (name, _) = found?;
-        let Some((key, _)) = name.split_last_chunk::<2>() else {
-            return Err(EngineError::Damaged("a key without a chunk number".into()));
-        };
-        Ok(self.get(key)?.map(|value| (key.to_vec(), value)))
-    }
-
     fn scan(&self, visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
         let mut current: Option<(Vec<u8>, u16, Vec<u8>)> = None;
         for found in self.db.iter() {

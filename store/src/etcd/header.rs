@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const LOOKS: u32 = 30;
 
 impl Face {
-    pub fn new(store: Store, progress_interval: Duration) -> Arc<Self> {
+    pub fn new(store: Store, progress_interval: Duration, stop: CancellationToken) -> Arc<Self> {
         let status = store.status();
         Arc::new(Self {
             cluster_id: status.cluster_id,
@@ -27,6 +27,7 @@ impl Face {
             led: watch::Sender::new(true),
             budget: Arc::new(Semaphore::new(BUDGET_KIB)),
             progress_interval,
+            stop,
             store,
         })
     }
@@ -70,13 +71,13 @@ impl Face {
     }
 
     /// Keeps term and leader known, until stopped.
-    pub async fn look(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn look(self: Arc<Self>) {
         let mut tick = tokio::time::interval(LOOK);
         let mut without = 0;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
             }
             let (term, leader) = self.store.term_and_leader();
             self.term.store(term, Ordering::Relaxed);

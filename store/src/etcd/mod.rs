@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// The version that clients are told: what they find here is etcd 3.6's.
 pub const VERSION: &str = "3.6.0";
@@ -50,4 +51,5 @@ pub struct Face {
     led: tokio::sync::watch::Sender<bool>,
     budget: Arc<Semaphore>,
     progress_interval: Duration,
+    stop: CancellationToken,
 }

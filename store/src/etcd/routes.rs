@@ -1,11 +1,11 @@
 //! From a request's path to what answers it. May import: `etcd`.
 
 use super::Face;
-use super::status::{AUTH_NOT_ENABLED, Code, Status};
+use super::status::{AUTH_NOT_ENABLED, Code, STOPPED, Status};
 use super::watch::WatchStream;
 use super::wire::{self, Messages, Reply};
 use super::{pb::etcdserverpb as pb, pb::v3electionpb};
-use futures::FutureExt;
+use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use prost::Message;
@@ -87,7 +87,7 @@ fn watch(face: &Arc<Face>, body: Incoming, needs_leader: bool) -> Response<Reply
     if let Err(status) = face.needs_voter() {
         return wire::refusal(&status);
     }
-    wire::stream(WatchStream::new(face.clone(), Messages::new(body), needs_leader))
+    endless(face, WatchStream::new(face.clone(), Messages::new(body), needs_leader))
 }
 
 async fn lease(face: &Arc<Face>, method: &str, body: Incoming) -> Response<Reply> {
@@ -97,7 +97,7 @@ async fn lease(face: &Arc<Face>, method: &str, body: Incoming) -> Response<Reply
         "LeaseTimeToLive" => unary(face, body, |request| face.lease_time_to_live(request)).await,
         "LeaseLeases" => unary(face, body, |request| face.lease_leases(request)).await,
         "LeaseKeepAlive" => match face.needs_voter() {
-            Ok(()) => wire::stream(face.clone().keep_alives(Messages::new(body))),
+            Ok(()) => endless(face, face.clone().keep_alives(Messages::new(body))),
             Err(status) => wire::refusal(&status),
         },
         _ => unknown("etcdserverpb.Lease", method),
@@ -142,11 +142,18 @@ async fn election(face: &Arc<Face>, method: &str, body: Incoming) -> Response<Re
         "Leader" => unary(face, body, |request| face.leader(request)).await,
         "Resign" => unary(face, body, |request| face.resign(request)).await,
         "Observe" => match wire::message::<v3electionpb::LeaderRequest>(body).await {
-            Ok(request) => wire::stream(face.clone().observe(&request)),
+            Ok(request) => endless(face, face.clone().observe(&request)),
             Err(status) => wire::refusal(&status),
         },
         _ => unknown("v3electionpb.Election", method),
     }
+}
+
+/// An answer that goes on until its client has enough, or this member stops: clients then go to another.
+fn endless<M: Message + 'static>(face: &Face, messages: impl Stream<Item = Result<M, Status>> + Send + 'static) -> Response<Reply> {
+    let (stop, stopped) = (face.stop.clone().cancelled_owned(), face.stop.clone());
+    let last = futures::stream::once(async move { stopped.is_cancelled().then_some(Err(STOPPED)) });
+    wire::stream(messages.take_until(stop).chain(last.filter_map(std::future::ready)))
 }
 
 /// One message in, one out.

@@ -113,7 +113,7 @@ struct Server {
 /// Serves until `stop`; then lets calls end, and returns.
 pub async fn serve(store: Store, listener: impl Into<Listener>, options: Options, stop: CancellationToken) {
     let listener = listener.into();
-    let face = Face::new(store, options.progress_interval);
+    let face = Face::new(store, options.progress_interval, stop.clone());
     let server = Server {
         face: face.clone(),
         http: http(),
@@ -122,7 +122,7 @@ pub async fn serve(store: Store, listener: impl Into<Listener>, options: Options
         stop: stop.clone(),
     };
     let tasks = TaskTracker::new();
-    tasks.spawn(face.look(stop.clone()));
+    tasks.spawn(face.look());
     let (slots, full) = (Arc::new(Semaphore::new(options.connections)), AtomicBool::new(false));
     loop {
         let accepted = tokio::select! {
@@ -214,7 +214,7 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 match tokio::time::timeout(WIND_UP, connection).await {
                     Ok(ended) => ended,
-                    // Watches do not end by themselves.
+                    // Somebody does not read, or a call takes long.
                     Err(_) => return,
                 }
             }

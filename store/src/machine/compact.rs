@@ -1,6 +1,6 @@
 //! Compaction: history is given up at once, its memory comes back in slices.
 
-use super::{Machine, RowKey};
+use super::Machine;
 use crate::command::{Output, Revision};
 use crate::error::StoreError;
 
@@ -22,15 +22,16 @@ impl Machine {
         if self.being_read {
             return false;
         }
+        // What the checkpoint lacks stays: it may be what tells there that an older version has ended.
+        let dead = self.saved.min(self.compacted);
         for _ in 0..budget {
             let upto = self.collectable();
             let Some(change) = self.changes.pop_front_if(|change| change.revision <= upto) else {
                 return false;
             };
             let Some(history) = self.keys.get_mut(&change.key) else { continue };
-            for version in history.trim(self.compacted) {
+            for version in history.trim(dead) {
                 self.bytes -= (change.key.len() + version.value.as_ref().map_or(0, |value| value.len())) as u64;
-                self.removed.push(RowKey { revision: version.modified, sub: version.sub });
             }
             if history.is_empty() {
                 self.keys.remove(&change.key);

@@ -31,19 +31,32 @@ pub enum Row {
     },
 }
 
-/// What a checkpoint has to write to be brought from one revision to another.
+/// What a checkpoint has to write to be brought from one revision to another, beside the rows that its reading brings.
 #[derive(Default)]
 pub struct Delta {
     pub revision: Revision,
     pub compacted: Revision,
-    /// Versions in the order of writing.
-    pub rows: Vec<Row>,
-    pub removed: Vec<RowKey>,
     /// None: the lease is gone.
     pub leases: Vec<(i64, Option<i64>)>,
 }
 
 impl Row {
+    /// Puts rows in the order of writing, as the reading of a whole machine does not bring them.
+    pub fn sort(rows: &mut [Self]) {
+        rows.sort_unstable_by_key(|row| match row {
+            Self::Version { sub, kv, .. } => (kv.mod_revision, *sub),
+            Self::Lease { .. } => (0, 0),
+        });
+    }
+
+    /// Bytes of key and value.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Version { kv, .. } => (kv.key.len() + kv.value.len()) as u64,
+            Self::Lease { .. } => 0,
+        }
+    }
+
     fn version(key: &Bytes, version: &Version) -> Self {
         Self::Version { sub: version.sub, deleted: version.value.is_none(), kv: version.kv(key) }
     }
@@ -57,8 +70,8 @@ enum Place {
     Keys(Option<Bytes>),
 }
 
-/// The rows of a delta being read, in slices: writes go on in between. What compaction frees meanwhile is kept until the
-/// reading has ended.
+/// The rows of a delta being read, in slices, by [`Machine::read`]: writes go on in between. What compaction frees meanwhile
+/// is kept until the reading has ended.
 pub struct Reading {
     since: Revision,
     upto: Revision,
@@ -66,36 +79,40 @@ pub struct Reading {
 }
 
 impl Machine {
-    /// Begins a delta of everything that changed after revision `since` (None: of everything), the row removals and leases
-    /// of since the last call included. Its rows come by `read`; until `saved` or `abandon`, nothing is freed.
+    /// Begins a delta of everything that changed after revision `since` (None: of everything), the leases of since the last
+    /// call included. What compaction has freed is not part of it: whoever loads an image frees it again. Its rows come by
+    /// `read`; until `saved` or `abandon`, nothing is freed.
     pub fn delta(&mut self, since: Option<Revision>) -> (Delta, Reading) {
         self.being_read = true;
-        let removed = std::mem::take(&mut self.removed);
         let touched = std::mem::take(&mut self.touched_leases);
-        let (removed, leases) = match since {
-            Some(since) => (
-                removed.into_iter().filter(|row| row.revision <= since).collect(),
-                touched.into_iter().map(|id| (id, self.lease_ttl(id))).collect(),
-            ),
-            None => (Vec::new(), self.leases().map(|(id, ttl_s)| (id, Some(ttl_s))).collect()),
+        let leases = match since {
+            Some(_) => touched.into_iter().map(|id| (id, self.lease_ttl(id))).collect(),
+            None => self.leases().map(|(id, ttl_s)| (id, Some(ttl_s))).collect(),
         };
         let place = if since.is_some() { Place::Changes(None) } else { Place::Keys(None) };
         let reading = Reading { since: since.unwrap_or_default(), upto: self.revision, place: Some(place) };
-        (Delta { revision: self.revision, compacted: self.compacted, rows: Vec::new(), removed, leases }, reading)
+        (Delta { revision: self.revision, compacted: self.compacted, leases }, reading)
     }
 
-    /// Adds the next rows to a delta, looking at `budget` changes or keys at most; false: it is complete. Values are shared,
+    /// The next rows of a reading, looking at `budget` changes or keys at most; None: there are no more. Values are shared,
     /// not copied.
-    pub fn read(&self, reading: &mut Reading, delta: &mut Delta, budget: usize) -> bool {
-        reading.place = match reading.place.take() {
-            Some(Place::Changes(after)) => self.read_changes(reading, after, delta, budget).map(|at| Place::Changes(Some(at))),
-            Some(Place::Keys(after)) => self.read_keys(reading, after.as_ref(), delta, budget).map(|at| Place::Keys(Some(at))),
-            None => None,
+    pub fn read(&self, reading: &mut Reading, budget: usize) -> Option<Vec<Row>> {
+        let mut rows = Vec::new();
+        reading.place = match reading.place.take()? {
+            Place::Changes(after) => self.read_changes(reading, after, &mut rows, budget).map(|at| Place::Changes(Some(at))),
+            Place::Keys(after) => self.read_keys(reading, after.as_ref(), &mut rows, budget).map(|at| Place::Keys(Some(at))),
         };
-        reading.place.is_some()
+        Some(rows)
     }
 
-    fn read_changes(&self, reading: &Reading, after: Option<(Revision, u32)>, delta: &mut Delta, budget: usize) -> Option<(Revision, u32)> {
+    /// In the order of writing.
+    fn read_changes(
+        &self,
+        reading: &Reading,
+        after: Option<(Revision, u32)>,
+        rows: &mut Vec<Row>,
+        budget: usize,
+    ) -> Option<(Revision, u32)> {
         let after = after.unwrap_or((reading.since, u32::MAX));
         let mut last = None;
         let changes = self.changes_from(after.0).skip_while(|change| (change.revision, change.sub) <= after);
@@ -103,14 +120,14 @@ impl Machine {
             if seen == budget {
                 return last;
             }
-            delta.rows.extend(self.version(change).map(|(version, _)| Row::version(&change.key, version)));
+            rows.extend(self.version(change).map(|(version, _)| Row::version(&change.key, version)));
             last = Some((change.revision, change.sub));
         }
         None
     }
 
-    /// In the order of keys; the order of writing is made at the end.
-    fn read_keys(&self, reading: &Reading, after: Option<&Bytes>, delta: &mut Delta, budget: usize) -> Option<Bytes> {
+    /// In the order of keys.
+    fn read_keys(&self, reading: &Reading, after: Option<&Bytes>, rows: &mut Vec<Row>, budget: usize) -> Option<Bytes> {
         let lower = after.map_or(Bound::Unbounded, |after| Bound::Excluded(&after[..]));
         let mut last = None;
         for (seen, (key, history)) in self.keys.range::<[u8], _>((lower, Bound::Unbounded)).enumerate() {
@@ -118,13 +135,9 @@ impl Machine {
                 return last;
             }
             let versions = history.versions().iter().filter(|version| version.modified <= reading.upto);
-            delta.rows.extend(versions.map(|version| Row::version(key, version)));
+            rows.extend(versions.map(|version| Row::version(key, version)));
             last = Some(key.clone());
         }
-        delta.rows.sort_unstable_by_key(|row| match row {
-            Row::Version { sub, kv, .. } => (kv.mod_revision, *sub),
-            Row::Lease { .. } => (0, 0),
-        });
         None
     }
 
@@ -167,7 +180,6 @@ impl Machine {
         for (key, history) in &mut self.keys {
             for version in history.trim(compacted) {
                 self.bytes -= (key.len() + version.value.as_ref().map_or(0, |value| value.len())) as u64;
-                self.removed.push(RowKey { revision: version.modified, sub: version.sub });
             }
             match history.live() {
                 Some(version) if version.lease != 0 => {

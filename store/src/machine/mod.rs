@@ -20,7 +20,7 @@ mod txn;
 
 pub use hash::{Hash, Hashing};
 pub use history::{Change, Version};
-pub use image::{Delta, Reading, Row, RowKey};
+pub use image::{Delta, Row, RowKey};
 pub use range::Scan;
 pub use txn::check;
 
@@ -39,8 +39,6 @@ pub struct Machine {
     revision: Revision,
     compacted: Revision,
     leases: BTreeMap<i64, Lease>,
-    /// Rows that compaction has dropped since the last checkpoint took them.
-    removed: Vec<RowKey>,
     /// Leases granted or gone since the last checkpoint took them.
     touched_leases: BTreeSet<i64>,
     /// The checkpoint has every version up to this revision; later ones are found through `changes`, which keeps them.
@@ -59,7 +57,6 @@ impl Default for Machine {
             revision: 1,
             compacted: 0,
             leases: BTreeMap::new(),
-            removed: Vec::new(),
             touched_leases: BTreeSet::new(),
             saved: 1,
             being_read: false,

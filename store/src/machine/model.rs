@@ -1,5 +1,6 @@
 //! The machine against a model so simple that it can be seen to be right: whole copies of the store at every revision.
 
+use super::image::Reading;
 use super::{Delta, Machine, Row};
 use crate::command::{
     Command, Compare, CompareResult, CompareTarget, Filter, KeyRange, KeyValue, Op, OpResponse, Output, RangeRequest, RangeResponse,
@@ -352,18 +353,23 @@ fn same(machine: &Machine, model: &Model, probe: &RangeRequest) {
 
 /// The machine as a restart makes it of a whole image.
 fn reloaded(machine: &mut Machine) -> Machine {
-    let (mut whole, mut reading) = machine.delta(None);
-    while machine.read(&mut reading, &mut whole, 2) {}
+    let (whole, mut reading) = machine.delta(None);
+    let rows = read(machine, &mut reading, 2);
     machine.abandon();
-    made_of(whole)
+    made_of(whole, rows)
 }
 
-fn made_of(whole: Delta) -> Machine {
+fn read(machine: &Machine, reading: &mut Reading, budget: usize) -> Vec<Row> {
+    std::iter::from_fn(|| machine.read(reading, budget)).flatten().collect()
+}
+
+fn made_of(whole: Delta, mut rows: Vec<Row>) -> Machine {
     let mut made = Machine::at(whole.revision, whole.compacted);
     for (id, ttl_s) in whole.leases {
         made.load(Row::Lease { id, ttl_s: ttl_s.unwrap() });
     }
-    whole.rows.into_iter().for_each(|row| made.load(row));
+    Row::sort(&mut rows);
+    rows.into_iter().for_each(|row| made.load(row));
     made.loaded();
     made
 }
@@ -410,16 +416,17 @@ proptest! {
         machine.saved(since);
         while machine.collect(2) {}
         let at_once = {
-            let (mut delta, mut reading) = machine.delta(Some(since));
-            while machine.read(&mut reading, &mut delta, usize::MAX) {}
+            let (_, mut reading) = machine.delta(Some(since));
+            let rows = read(&machine, &mut reading, usize::MAX);
             machine.abandon();
-            delta.rows
+            rows
         };
         let moment = model.clone();
         for base in [None, Some(since)] {
-            let (mut delta, mut reading) = machine.delta(base);
-            let mut commands = meanwhile.iter();
-            while machine.read(&mut reading, &mut delta, budget) {
+            let (delta, mut reading) = machine.delta(base);
+            let (mut commands, mut rows) = (meanwhile.iter(), Vec::new());
+            while let Some(more) = machine.read(&mut reading, budget) {
+                rows.extend(more);
                 if base.is_none() {
                     // Compactions would be seen by the second round, which is compared with what there was before.
                     commands.by_ref().take(1).for_each(|command| { let _ = machine.apply(command); });
@@ -427,8 +434,8 @@ proptest! {
                 machine.collect(3);
             }
             match base {
-                None => same(&made_of(delta), &moment, &probe),
-                Some(_) => prop_assert_eq!(&delta.rows[..at_once.len()], &at_once[..]),
+                None => same(&made_of(delta, rows), &moment, &probe),
+                Some(_) => prop_assert_eq!(&rows[..at_once.len()], &at_once[..]),
             }
             if base.is_none() {
                 machine.abandon();

@@ -5,11 +5,13 @@
 
 use super::link::CallError;
 use super::member::{Info, new_id};
-use super::node::Node;
+use super::node::{Node, READ};
 use super::wire::{Answer, Call, Change};
 use super::{LogId, Membership};
-use crate::cluster::Member;
+use crate::cluster::{Group, Member};
+use crate::dir::Identity;
 use crate::error::StoreError;
+use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Precondition};
@@ -23,6 +25,8 @@ const CHANGE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
 /// How long the others may take to hear who leads now.
 const TRANSFER: Duration = Duration::from_secs(5);
+/// How often a member looks after what is its own in the membership.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
 /// Entries that a learner may lack when it is given its vote.
 const LAG: u64 = 64;
 
@@ -272,6 +276,43 @@ impl Node {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(StoreError::Closed),
             Err(_) => Err(StoreError::Timeout),
+        }
+    }
+}
+
+/// Keeps what the membership says of this member true, and, while it leads, promotes learners that are ready.
+pub(super) async fn look_after(node: Node, group: Group, identity: Identity) {
+    let mut stopped = node.stop.subscribe();
+    let mut tick = tokio::time::interval(LOOK_AFTER);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = stopped.wait_for(|stop| *stop).map(drop) => return,
+        }
+        if node.leads() {
+            node.promote_ready().await;
+        }
+        let Some(info) = node.info(identity.id) else { continue };
+        let outcome = if info.instance == 0 {
+            let call = Call::Join { name: info.name, id: Some(identity.id), instance: identity.instance };
+            node.ask_leader(call, READ).await.map(drop)
+        } else if info.instance != identity.instance {
+            tracing::error!(name = info.name, "this member's place in the group belongs to another data directory; it stops");
+            node.shutdown().await;
+            return;
+        } else if info.client_addresses != group.client_addresses || info.address() != group.peer_address {
+            let change = Change::Update {
+                id: identity.id,
+                peer_addresses: Some(vec![group.peer_address.clone()]),
+                client_addresses: Some(group.client_addresses.clone()),
+            };
+            node.change(change).await.map(drop)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "this member's entry in the membership could not be brought up to date yet");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! who leads and who belongs to the group. May import: `cluster`, `codec`, `command`, `dir`, `disk`, `error`, `log`,
 //! `random`, `state`, `snapshot`, `transport`, `work`, `world`.
 
+mod contact;
 mod exchange;
 mod force;
 mod founding;

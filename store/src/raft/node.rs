@@ -1,11 +1,13 @@
 //! A running replica.
 
+use super::contact::{Contact, watch_quorum};
 use super::founding::{self, Found};
 use super::link::{CallError, Dialer};
 use super::member::{Info, new_id};
+use super::membership::look_after;
 use super::network::{Network, Peers};
 use super::serve::{Door, Phase};
-use super::wire::{Answer, Call, Change, Place};
+use super::wire::{Answer, Call, Place};
 use super::{Batch, Reply, Types, Vote, log_store::LogStore, state_machine::SnapshotData, state_machine::StateMachine};
 use crate::cluster::Group;
 use crate::dir::{Dir, Identity};
@@ -15,8 +17,8 @@ use crate::log::Log;
 use crate::snapshot::Snapshots;
 use crate::state::State;
 use bytes::Bytes;
+use futures::Stream;
 use futures::future::BoxFuture;
-use futures::{FutureExt, Stream};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
@@ -41,13 +43,11 @@ pub const KEEP_ENTRIES: u64 = 16;
 /// How long a command waits for a leader that takes it, and then for its outcome.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a read-index round may take; it may be asked again.
-const READ: Duration = Duration::from_secs(2);
+pub(super) const READ: Duration = Duration::from_secs(2);
 /// How long a leader that has been replaced is still waited for.
 const LAST_WORD: Duration = Duration::from_millis(300);
 /// Pause before a leader that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// How often a member looks after what is its own in the membership.
-const LOOK_AFTER: Duration = Duration::from_millis(200);
 
 /// What the leader does for members that pass requests on; implemented above Raft.
 pub trait Office: Send + Sync {
@@ -81,7 +81,8 @@ pub struct Node {
     state: Arc<State>,
     log: Arc<Log>,
     office: Arc<OnceLock<Weak<dyn Office>>>,
-    stop: watch::Sender<bool>,
+    pub(super) contact: Contact,
+    pub(super) stop: watch::Sender<bool>,
     pub(super) cluster: u64,
     /// No other member can be reached, so that nobody else can have written anything.
     alone: bool,
@@ -177,6 +178,7 @@ impl Node {
             };
             let outcome = ready.await;
             let node = node.ready(outcome).await?;
+            tokio::spawn(watch_quorum(node.clone()));
             tokio::spawn(look_after(node.clone(), group, identity));
             Ok(node)
         };
@@ -199,6 +201,7 @@ impl Node {
             state: parts.state,
             log: parts.log,
             office: Arc::default(),
+            contact: Contact::default(),
             stop: watch::Sender::new(false),
             cluster,
             alone,
@@ -237,6 +240,9 @@ impl Node {
     pub async fn carry(&self, batch: Batch, fence: Option<u64>) -> Result<(u64, Reply), StoreError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            if self.is_cut_off() {
+                return Err(StoreError::NoLeader);
+            }
             let outcome = match (self.leadership(), fence) {
                 (Some(term), None) => self.propose(batch.clone(), term).await,
                 (Some(term), Some(fence)) if term == fence => return self.propose(batch, term).await,
@@ -259,7 +265,10 @@ impl Node {
         let room = self.log.room_for(batch.bytes(), batch.grows()).await.map_err(|why| StoreError::NoSpace(why.into()))?;
         let (responder, written) = ProgressResponder::complete_only();
         self.raft.write(batch).with_leader(leader).responder(responder).await.map_err(|error| stopped(&error))?;
-        let outcome = written.await;
+        let outcome = tokio::select! {
+            outcome = written => outcome,
+            () = self.contact.lost() => return Err(StoreError::Timeout),
+        };
         drop(room);
         match outcome {
             Ok(Ok(response)) => Ok((response.log_id.index, response.data)),
@@ -342,7 +351,9 @@ impl Node {
     pub async fn read_barrier(&self) -> Result<(), StoreError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let outcome = if self.leads() {
+            let outcome = if self.is_cut_off() {
+                return Err(StoreError::NoLeader);
+            } else if self.leads() {
                 self.read_index().await
             } else {
                 match self.leader_address() {
@@ -365,7 +376,11 @@ impl Node {
     /// What has to be applied before a linearizable read; as the leader alone.
     async fn read_index(&self) -> Result<u64, StoreError> {
         let asked = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(READ, asked).await {
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(READ, asked) => outcome,
+            () = self.contact.lost() => return Err(StoreError::NoLeader),
+        };
+        match outcome {
             Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
             Err(_) => Err(StoreError::NoLeader),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_)))) => {
@@ -465,11 +480,19 @@ impl Node {
         self.raft.is_leader()
     }
 
+    /// Whether this member leads, and nobody follows.
+    fn is_cut_off(&self) -> bool {
+        self.contact.is_lost() && self.leads()
+    }
+
     /// Whether commands can be carried out now, as far as is known without asking anybody.
     ///
     /// # Errors
     /// `Failed`: raft has stopped, the text says why. `NoLeader`.
     pub fn serves(&self) -> Result<(), StoreError> {
+        if self.is_cut_off() {
+            return Err(StoreError::NoLeader);
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.running_state.as_ref().map_err(|e| StoreError::Failed(e.to_string()))?;
@@ -545,41 +568,4 @@ async fn settle(
         Found::Founder(id, founders) => (dir.assign(id)?, Some(founders)),
         Found::Joined(id) => (dir.assign(id)?, None),
     })
-}
-
-/// Keeps what the membership says of this member true, and, while it leads, promotes learners that are ready.
-async fn look_after(node: Node, group: Group, identity: Identity) {
-    let mut stopped = node.stop.subscribe();
-    let mut tick = tokio::time::interval(LOOK_AFTER);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.wait_for(|stop| *stop).map(drop) => return,
-        }
-        if node.leads() {
-            node.promote_ready().await;
-        }
-        let Some(info) = node.info(identity.id) else { continue };
-        let outcome = if info.instance == 0 {
-            let call = Call::Join { name: info.name, id: Some(identity.id), instance: identity.instance };
-            node.ask_leader(call, READ).await.map(drop)
-        } else if info.instance != identity.instance {
-            tracing::error!(name = info.name, "this member's place in the group belongs to another data directory; it stops");
-            node.shutdown().await;
-            return;
-        } else if info.client_addresses != group.client_addresses || info.address() != group.peer_address {
-            let change = Change::Update {
-                id: identity.id,
-                peer_addresses: Some(vec![group.peer_address.clone()]),
-                client_addresses: Some(group.client_addresses.clone()),
-            };
-            node.change(change).await.map(drop)
-        } else {
-            Ok(())
-        };
-        if let Err(error) = outcome {
-            tracing::debug!(%error, "this member's entry in the membership could not be brought up to date yet");
-        }
-    }
 }

@@ -72,9 +72,7 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotData>> {
-        let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        let image = blocking(move || snapshots.provide(&state)).await??;
-        offered(image)
+        offered(self.snapshots.clone().provide(self.state.clone()).await?)
     }
 }
 

@@ -252,7 +252,7 @@ async fn a_purged_log_goes_on_from_the_snapshot() {
             store.compact(store.revision()).await.unwrap();
         }
     }
-    store.shared.snapshots.prepare(&store.shared.state).unwrap();
+    store.shared.snapshots.clone().prepare(store.shared.state.clone()).await.unwrap();
     store.shared.node.snapshot().await.unwrap();
     let before = store.range(all()).await.unwrap();
     store.txn(super::put("after", "")).await.unwrap();

@@ -156,3 +156,15 @@ async fn a_quiet_watch_is_told_how_far_it_is() {
     assert_eq!((answer.watch_id, answer.events.len()), (0, 0));
     served.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stops_says_so_to_its_watches() {
+    let served = Served::start().await;
+    let mut stream = Stream::open(&served).await;
+    stream.create(all()).await;
+    let finished = tokio::spawn(served.finish());
+    let last = tokio::time::timeout(SOON, stream.answers.message()).await.expect("an end in time").unwrap_err();
+    // A client goes on to another member on this, and on nothing else.
+    assert_eq!((last.code(), last.message()), (tonic::Code::Unavailable, "etcdserver: server stopped"));
+    finished.await.unwrap();
+}

@@ -77,11 +77,6 @@ impl Engine for SimulatedPlace {
         Ok(self.rows.lock().seen.get(key).cloned())
     }
 
-    fn floor(&self, key: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, EngineError> {
-        let rows = self.rows.lock();
-        Ok(rows.seen.range(..=key.to_vec()).next_back().map(|(key, value)| (key.clone(), value.clone())))
-    }
-
     fn scan(&self, visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
         let rows = self.rows.lock().seen.clone();
         rows.into_iter().try_for_each(|(key, value)| visit(&key, value))
