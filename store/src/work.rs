@@ -28,10 +28,8 @@ const HANDED_OVER: usize = 8;
 /// Has this thread, for good, take what processors others leave. It must not hold locks that they take: it may be kept from
 /// giving them back.
 fn stand_back() {
-    // SAFETY: no memory is touched; on Linux, 0 is the calling thread alone.
-    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } < 0 {
-        tracing::debug!(error = %io::Error::last_os_error(), "background work could not be made to wait for others");
-    }
+    // SAFETY: no memory is touched. On Linux this is about the calling thread alone, and to be nicer is always allowed.
+    unsafe { libc::nice(NICE) };
 }
 
 /// Does what may block, in the background.
@@ -109,5 +107,49 @@ impl Worker {
             Self::Thread(thread) => blocking(move || thread.join()).await?.map_err(|_| io::Error::other("it panicked")),
             Self::Task(task) => task.await.map_err(io::Error::other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    fn niceness() -> i32 {
+        // SAFETY: no memory is touched; on Linux, 0 is the calling thread alone.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn what_is_handed_over_comes_in_order_to_a_thread_that_stands_back() {
+        let own = niceness();
+        let taken = handing_over("test", &mut (0..1000), |items| (items.collect::<Vec<_>>(), niceness())).unwrap();
+        assert_eq!(taken, ((0..1000).collect(), (own + NICE).min(19)));
+        assert_eq!(niceness(), own, "this thread does not stand back");
+    }
+
+    #[test]
+    fn work_that_ends_early_ends_the_handing_over() {
+        let mut made = 0;
+        let mut items = std::iter::from_fn(|| {
+            made += 1;
+            Some(made)
+        });
+        let sum: i32 = handing_over("test", &mut items, |items| items.take(3).sum()).unwrap();
+        assert_eq!(sum, 6);
+        assert!(catch_unwind(AssertUnwindSafe(|| handing_over("test", &mut (0..10), |_| panic!("sled does")))).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn background_work_stands_back_and_one_that_panics_is_an_error() {
+        assert!(background("test", niceness).await.unwrap() > niceness());
+        assert!(background("test", || panic!("it does")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn alone_everything_is_done_here() {
+        let here = std::thread::current().id();
+        assert_eq!(background("test", || std::thread::current().id()).await.unwrap(), here);
+        assert_eq!(handing_over("test", &mut (0..3), |_| std::thread::current().id()).unwrap(), here);
     }
 }

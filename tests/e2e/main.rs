@@ -13,3 +13,4 @@ mod faults;
 mod kubectl;
 mod lab;
 mod nodes;
+mod store_port;
