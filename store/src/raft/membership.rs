@@ -27,15 +27,18 @@ const RETRY: Duration = Duration::from_millis(50);
 const TRANSFER: Duration = Duration::from_secs(5);
 /// How often a member looks after what is its own in the membership.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
+/// Looks after which nobody can still be at a change: each takes less than `CHANGE`.
+const ABANDONED: u32 = 75;
 /// Entries that a learner may lack when it is given its vote.
 const LAG: u64 = 64;
 
 /// A change that is to be made, if one is, and what is to be answered then.
 type Decision<T> = Result<(Option<ChangeMembers<u64, Info>>, T), StoreError>;
 
+/// One whose vote counts only before or after the change that is under way is told as a learner: until it is over, the
+/// group does not stand on it.
 fn members_of(membership: &Membership) -> impl Iterator<Item = Member> {
-    let voters: BTreeSet<u64> = membership.voter_ids().collect();
-    membership.nodes().map(move |(id, info)| info.member(*id, !voters.contains(id)))
+    membership.nodes().map(move |(id, info)| info.member(*id, !votes(membership, *id)))
 }
 
 /// Whether a member votes, now and after a change that is under way.
@@ -43,9 +46,9 @@ fn votes(membership: &Membership, id: u64) -> bool {
     membership.get_joint_config().iter().all(|voters| voters.contains(&id))
 }
 
-/// Whether a member votes, but not after the change that is under way.
-fn leaves(membership: &Membership, id: u64) -> bool {
-    membership.voter_ids().any(|voter| voter == id) && !membership.get_joint_config().last().is_some_and(|voters| voters.contains(&id))
+/// Whether a change of votes has been begun and not ended.
+fn is_halfway(membership: &Membership) -> bool {
+    membership.get_joint_config().len() > 1
 }
 
 impl Node {
@@ -229,11 +232,34 @@ impl Node {
         self.decide(decision).await
     }
 
-    /// Gives their votes to learners that want one and have caught up.
-    pub(super) async fn promote_ready(&self) {
+    /// Ends a change of votes that whoever began it has left halfway: a leader that is gone, or one whose patience ended.
+    /// Until then it takes a majority of the voters before and of those after it to go on.
+    async fn end_halfway(&self, left: &mut Halfway) {
         let membership = self.membership();
-        // One whose promotion was begun by a leader that is gone is promoted to the end.
-        let wants = |id: u64, info: &Info| info.wants_vote && info.instance != 0 && !votes(&membership, id) && !leaves(&membership, id);
+        let begun = if is_halfway(&membership) { *membership.log_id() } else { None };
+        *left = Halfway { begun, looks: if begun == left.begun { left.looks + 1 } else { 0 } };
+        let Some(id) = begun else { return };
+        if self.leadership() == Some(id.leader_id.term) && left.looks < ABANDONED {
+            return;
+        }
+        let end = |membership: &Membership| {
+            let still = *membership.log_id() == begun;
+            // To take nobody's vote ends what is halfway.
+            Ok((still.then(|| ChangeMembers::RemoveVoters(BTreeSet::new())), ()))
+        };
+        match self.decide(end).await {
+            Ok(()) => tracing::info!("a change of votes that was left halfway has been ended"),
+            Err(error) => tracing::info!(%error, "a change of votes that was left halfway could not be ended yet"),
+        }
+    }
+
+    /// Gives their votes to learners that want one and have caught up.
+    async fn promote_ready(&self) {
+        let membership = self.membership();
+        if is_halfway(&membership) {
+            return;
+        }
+        let wants = |id: u64, info: &Info| info.wants_vote && info.instance != 0 && !votes(&membership, id);
         let wanting: Vec<u64> = membership.nodes().filter(|(id, info)| wants(**id, info)).map(|(id, _)| *id).collect();
         for id in wanting.into_iter().filter(|id| self.caught_up(*id)) {
             if let Err(error) = self.promote(id).await {
@@ -280,9 +306,18 @@ impl Node {
     }
 }
 
-/// Keeps what the membership says of this member true, and, while it leads, promotes learners that are ready.
+/// A change of votes that has been begun: its entry, and for how many looks in a row it has been seen.
+#[derive(Default)]
+struct Halfway {
+    begun: Option<LogId>,
+    looks: u32,
+}
+
+/// Keeps what the membership says of this member true; while it leads, ends changes that others have left halfway, and
+/// promotes learners that are ready.
 pub(super) async fn look_after(node: Node, group: Group, identity: Identity) {
     let mut stopped = node.stop.subscribe();
+    let mut halfway = Halfway::default();
     let mut tick = tokio::time::interval(LOOK_AFTER);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -291,6 +326,7 @@ pub(super) async fn look_after(node: Node, group: Group, identity: Identity) {
             _ = stopped.wait_for(|stop| *stop).map(drop) => return,
         }
         if node.leads() {
+            node.end_halfway(&mut halfway).await;
             node.promote_ready().await;
         }
         let Some(info) = node.info(identity.id) else { continue };

@@ -50,7 +50,11 @@ impl Mounted {
     /// Takes it away. Nobody may have files open on it.
     pub fn unmount(mut self) {
         let session = self.session.take().expect("mounted until now");
-        session.umount_and_join().unwrap();
+        match session.umount_and_join() {
+            // How the kernel tells whoever still reads that it is over; most often it says so in another way.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            ended => ended.unwrap(),
+        }
     }
 }
 
