@@ -177,7 +177,7 @@ impl Cluster {
         self.start(at);
     }
 
-    /// Starts who does not run, and waits until all serve.
+    /// Starts who does not run, and waits until all serve and all vote, by everybody's account.
     pub async fn recover(self: &Arc<Self>) {
         for at in 0..3 {
             if !self.runs(at) {
@@ -188,7 +188,10 @@ impl Cluster {
         for member in &self.members {
             loop {
                 let served = match member.slot.store() {
-                    Some(store) => store.read_barrier().await.map_err(|error| error.to_string()),
+                    Some(store) => match store.read_barrier().await {
+                        Ok(()) if store.members().iter().any(|member| member.learner) => Err("somebody does not vote".to_owned()),
+                        served => served.map_err(|error| error.to_string()),
+                    },
                     None => Err("it is not open".to_owned()),
                 };
                 let Err(why) = served else { break };
