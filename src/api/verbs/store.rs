@@ -125,3 +125,16 @@ fn present_in(stored: &'static dyn Resource, answer: &TxnResponse) -> Option<Arc
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_leader_clients_are_told_to_ask_again() {
+        let status = failure(&StoreError::NoLeader);
+        assert_eq!((status.code, status.details.unwrap().retry_after_seconds), (503, Some(1)));
+        // It may have been carried out.
+        assert!(failure(&StoreError::Timeout).details.is_none());
+    }
+}
