@@ -46,8 +46,17 @@ struct Progress {
     /// When the checkpoint began to lag.
     dirty: Option<Instant>,
     not_before: Instant,
-    /// Bytes of the checkpoint when it had just been made anew: less it cannot take.
-    compact: u64,
+    /// Bytes of the checkpoint when it had just been made anew, and what was held then: less it cannot take for that.
+    compact: (u64, u64),
+}
+
+impl Progress {
+    /// Bytes that a checkpoint of what is held may take before it is made anew.
+    fn most(&self, held: u64, waste: u64) -> u64 {
+        let (took, holding) = self.compact;
+        let engine = u128::from(2 * took) * u128::from(held) / u128::from(holding.max(1 << 20));
+        (3 * held).max(engine as u64) + waste
+    }
 }
 
 impl Keeper {
@@ -70,7 +79,7 @@ impl Keeper {
     async fn shorten(&self, mut stop: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut progress = Progress { written: 0, dirty: None, not_before: Instant::now(), compact: 0 };
+        let mut progress = Progress { written: 0, dirty: None, not_before: Instant::now(), compact: (0, 0) };
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -109,10 +118,10 @@ impl Keeper {
                 tracing::debug!("the replica has stopped: the log is not purged");
             }
         }
-        if self.snapshots.checkpoint_bytes() > (3 * held).max(2 * progress.compact) + waste {
+        if self.snapshots.checkpoint_bytes() > progress.most(held, waste) {
             tracing::info!("the checkpoint takes much more space than what it holds; making it anew");
             self.blocking(|state, snapshots| snapshots.rewrite(state)).await?;
-            progress.compact = self.snapshots.checkpoint_bytes();
+            progress.compact = (self.snapshots.checkpoint_bytes(), held);
         }
         Ok(())
     }

@@ -19,18 +19,17 @@ impl Machine {
     /// Frees what compaction has made unreachable, looking at `budget` changes at most; true: more is left. Only keys
     /// written since the last compaction can hold anything to free, so this costs by what changed, not by what is stored.
     pub fn collect(&mut self, budget: usize) -> bool {
-        if self.being_read {
+        // What the checkpoint lacks stays: it may be what tells there that an older version has ended.
+        if self.being_read || self.saved < self.compacted {
             return false;
         }
-        // What the checkpoint lacks stays: it may be what tells there that an older version has ended.
-        let dead = self.saved.min(self.compacted);
         for _ in 0..budget {
             let upto = self.collectable();
             let Some(change) = self.changes.pop_front_if(|change| change.revision <= upto) else {
                 return false;
             };
             let Some(history) = self.keys.get_mut(&change.key) else { continue };
-            for version in history.trim(dead) {
+            for version in history.trim(self.compacted) {
                 self.bytes -= (change.key.len() + version.value.as_ref().map_or(0, |value| value.len())) as u64;
             }
             if history.is_empty() {

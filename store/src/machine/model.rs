@@ -461,3 +461,20 @@ fn memory_comes_back_after_compaction() {
     assert!(!machine.collect(1000));
     assert_eq!(machine.bytes(), full / 100);
 }
+
+#[test]
+fn what_a_compaction_frees_waits_for_the_checkpoint_and_then_goes() {
+    let mut machine = Machine::default();
+    machine.apply(&Command::Txn(Txn { success: vec![Op::put("key", "value")], ..Txn::default() })).unwrap();
+    let put = machine.revision();
+    let delete = Op::Delete { range: KeyRange::key("key"), prev_kv: false };
+    machine.apply(&Command::Txn(Txn { success: vec![delete], ..Txn::default() })).unwrap();
+    let revision = machine.revision();
+    machine.apply(&Command::Compact { revision }).unwrap();
+    // The checkpoint has the value, but not yet that it was deleted.
+    machine.saved(put);
+    assert!(!machine.collect(1000));
+    machine.saved(revision);
+    machine.collect(1000);
+    assert_eq!(machine.bytes(), "key".len() as u64, "the tombstone alone is left");
+}
