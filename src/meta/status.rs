@@ -182,7 +182,7 @@ impl Status {
     }
     /// Tells the client to ask again (`Retry-After`), as client-go does by itself: nothing has been carried out.
     pub fn retry_after(self, seconds: i64) -> Self {
-        let details = Details { retry_after_seconds: Some(seconds), ..Details::default() };
+        let details = Details { retry_after_seconds: Some(seconds), ..self.details.map_or_else(Details::default, |held| *held) };
         Self { details: Some(Box::new(details)), ..self }
     }
     /// 404 for what is not served at all, be it path, resource or subresource.

@@ -4,8 +4,7 @@
 //!
 //! It holds the retained history too, so that watches resume over a restart. What compaction frees stays in it until it is
 //! made anew, which costs by what is live; taking versions out one by one would rewrite the blocks that they share with
-//! live ones, a dozen bytes written for each. May import: `codec`, `command`, `engine`,
-//! `machine`, `rows`, `state`, `work`.
+//! live ones. May import: `codec`, `command`, `engine`, `machine`, `rows`, `state`, `work`.
 
 use crate::codec;
 use crate::command::Revision;

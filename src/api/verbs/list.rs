@@ -34,9 +34,9 @@ pub(super) fn parse_revision(text: &str) -> Result<Option<i64>, Status> {
 /// 504 for a revision that has not come to be.
 pub(super) fn too_large(wanted: i64, present: i64) -> Status {
     let cause = Cause { reason: "ResourceVersionTooLarge".into(), message: "Too large resource version".into(), field: String::new() };
-    let details = Details { causes: vec![cause], retry_after_seconds: Some(1), ..Details::default() };
+    let details = Details { causes: vec![cause], ..Details::default() };
     let message = format!("Timeout: Too large resource version: {wanted}, current: {present}");
-    Status { details: Some(Box::new(details)), ..Status::new(Reason::Timeout, message) }
+    Status { details: Some(Box::new(details)), ..Status::new(Reason::Timeout, message) }.retry_after(1)
 }
 
 pub(super) fn not_found(target: &Target) -> Status {

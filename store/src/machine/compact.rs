@@ -23,8 +23,9 @@ impl Machine {
         if self.being_read || self.saved < self.compacted {
             return false;
         }
+        // A change leaves when compaction is past it.
+        let upto = self.compacted - 1;
         for _ in 0..budget {
-            let upto = self.collectable();
             let Some(change) = self.changes.pop_front_if(|change| change.revision <= upto) else {
                 return false;
             };
@@ -36,13 +37,7 @@ impl Machine {
                 self.keys.remove(&change.key);
             }
         }
-        let upto = self.collectable();
         self.changes.front().is_some_and(|change| change.revision <= upto)
-    }
-
-    /// A change leaves when compaction is past it and the checkpoint, which finds through it what to write, has it.
-    fn collectable(&self) -> Revision {
-        self.saved.min(self.compacted - 1)
     }
 
     /// Tells that the checkpoint holds everything up to this revision.
