@@ -123,6 +123,10 @@ impl Harness {
                 if side != Side::Stub {
                     self.fill(&servers, &ask);
                 }
+                if row.load == "watch" {
+                    // It has no time to warm up in: what the fill has left to be done is not its business.
+                    servers.rest();
+                }
                 servers.drive(&ask, &name, &mut self.rounds);
             }
         }

@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use crate::error::{OpenError, StoreError};
-pub use crate::watch::{WatchBatch, WatchEvent, Watcher};
+pub use crate::watch::{WatchBatch, WatchEvent, WatchEvents, Watcher};
 
 /// How long closing may take; a disk that is full may keep the log from writing.
 const CLOSE: Duration = Duration::from_secs(10);

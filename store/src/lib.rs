@@ -44,7 +44,7 @@ pub use command::{
     Compare, CompareResult, CompareTarget, Filter, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, SortOrder,
     SortTarget, Txn, TxnResponse,
 };
-pub use handle::{OpenError, Options, Store, StoreError, WatchBatch, WatchEvent, Watcher};
+pub use handle::{OpenError, Options, Store, StoreError, WatchBatch, WatchEvent, WatchEvents, Watcher};
 pub use raft::Leadership;
 
 #[cfg(test)]

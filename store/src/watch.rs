@@ -11,8 +11,9 @@ use crate::state::State;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// Changes looked at while the machine's lock is held.
 const SLICE: usize = 1024;
@@ -20,6 +21,11 @@ const SLICE: usize = 1024;
 const BUFFER: usize = 1024;
 /// Bytes of keys and values in them: they stay in memory for it even when compaction has let them go.
 const BUFFER_BYTES: usize = 8 << 20;
+/// Waking a watcher to tell it one event costs as much as telling it ten. After many were woken, what comes next is
+/// gathered, for so long by each of them, so that each gets it in one piece.
+const REST_EACH: Duration = Duration::from_micros(10);
+/// Shorter rests are not taken, longer ones cut.
+const REST: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(10);
 
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +50,10 @@ impl WatchEvent {
         }
     }
 
-    /// Bytes of keys and values that it keeps in memory.
+    /// Bytes of keys and values that it keeps in memory, each once as it is and once as it goes out.
     fn bytes(&self) -> usize {
         let held = |kv: &KeyValue| kv.key.len() + kv.value.len();
-        match self {
+        2 * match self {
             Self::Put { kv, prev } => held(kv) + prev.as_ref().map_or(0, held),
             Self::Delete { key, prev, .. } => key.len() + prev.as_ref().map_or(0, held),
         }
@@ -67,8 +73,59 @@ impl WatchEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchBatch {
     pub revision: Revision,
-    pub events: Arc<[WatchEvent]>,
+    pub events: WatchEvents,
 }
+
+/// Events that many watchers are told of: shared, together with what is made of them to tell it on. Cheap to clone.
+#[derive(Clone)]
+pub struct WatchEvents(Arc<Events>);
+
+struct Events {
+    list: Box<[WatchEvent]>,
+    /// As they go out, without and with what was there before.
+    encoded: [OnceLock<Bytes>; 2],
+}
+
+impl WatchEvents {
+    /// All of them as they go out, with what was there before or without; made by the first that wants it, for all.
+    pub(crate) fn encoded(&self, prev: bool, encode: impl FnOnce(&[WatchEvent]) -> Bytes) -> Bytes {
+        self.0.encoded[usize::from(prev)].get_or_init(|| encode(&self.0.list)).clone()
+    }
+}
+
+impl std::ops::Deref for WatchEvents {
+    type Target = [WatchEvent];
+
+    fn deref(&self) -> &[WatchEvent] {
+        &self.0.list
+    }
+}
+
+impl From<Vec<WatchEvent>> for WatchEvents {
+    fn from(events: Vec<WatchEvent>) -> Self {
+        Self(Arc::new(Events { list: events.into(), encoded: Default::default() }))
+    }
+}
+
+impl FromIterator<WatchEvent> for WatchEvents {
+    fn from_iter<I: IntoIterator<Item = WatchEvent>>(events: I) -> Self {
+        Vec::from_iter(events).into()
+    }
+}
+
+impl std::fmt::Debug for WatchEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.list.fmt(f)
+    }
+}
+
+impl PartialEq for WatchEvents {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.list == other.0.list
+    }
+}
+
+impl Eq for WatchEvents {}
 
 /// A stretch of history, read under one lock.
 struct Stretch {
@@ -139,7 +196,7 @@ enum Taken {
 
 impl Feed {
     /// Takes what there is; if that is nothing, `waiting` is woken by what comes.
-    fn take(&self, waiting: Option<&Waker>) -> Taken {
+    fn take(&self, waiting: &Waker) -> Taken {
         let mut queue = self.queue.lock();
         if let Some((batch, bytes)) = queue.batches.pop_front() {
             queue.events -= batch.events.len();
@@ -150,43 +207,39 @@ impl Feed {
             _ if queue.closed => Taken::Closed,
             Some(behind) => Taken::Behind(behind.max(self.from)),
             None => {
-                if let Some(waker) = waiting
-                    && !queue.waiting.as_ref().is_some_and(|held| held.will_wake(waker))
-                {
-                    queue.waiting = Some(waker.clone());
+                if !queue.waiting.as_ref().is_some_and(|held| held.will_wake(waiting)) {
+                    queue.waiting = Some(waiting.clone());
                 }
                 Taken::Nothing
             }
         }
     }
 
-    /// Changes the queue, and wakes whoever waits for that.
-    fn tell(&self, change: impl FnOnce(&mut Queue)) {
+    /// Changes the queue, and wakes whoever waits for that; true: somebody did.
+    fn tell(&self, change: impl FnOnce(&mut Queue)) -> bool {
         let mut queue = self.queue.lock();
         change(&mut queue);
         let waiting = queue.waiting.take();
         drop(queue);
-        if let Some(waker) = waiting {
-            waker.wake();
-        }
+        waiting.map(Waker::wake).is_some()
     }
 
-    /// False: it does not keep up, and is not fed any more. `bytes` are those of the whole batch.
-    fn offer(&self, batch: &WatchBatch, bytes: usize) -> bool {
+    /// False: it does not keep up, and is not fed any more. `bytes` are those of the whole batch; `woken` counts.
+    fn offer(&self, batch: &WatchBatch, bytes: usize, woken: &mut u32) -> bool {
         if batch.revision < self.from {
             return true;
         }
         let batch = if batch.events.iter().all(|event| self.range.contains(event.key())) {
             batch.clone()
         } else {
-            let events: Vec<_> = batch.events.iter().filter(|event| self.range.contains(event.key())).cloned().collect();
+            let events: WatchEvents = batch.events.iter().filter(|event| self.range.contains(event.key())).cloned().collect();
             if events.is_empty() {
                 return true;
             }
-            WatchBatch { revision: batch.revision, events: events.into() }
+            WatchBatch { revision: batch.revision, events }
         };
         let mut kept = true;
-        self.tell(|queue| {
+        let told = self.tell(|queue| {
             let fits = queue.events + batch.events.len() <= BUFFER && queue.bytes + bytes <= BUFFER_BYTES;
             kept = queue.events == 0 || fits;
             if kept {
@@ -197,6 +250,7 @@ impl Feed {
                 queue.behind = Some(batch.revision);
             }
         });
+        *woken += u32::from(told);
         kept
     }
 }
@@ -213,9 +267,9 @@ struct Feeds {
 }
 
 impl Feeds {
-    fn offer(&mut self, batch: &WatchBatch) {
+    fn offer(&mut self, batch: &WatchBatch, woken: &mut u32) {
         let bytes = batch.events.iter().map(WatchEvent::bytes).sum();
-        self.ranges.retain(|feed| feed.offer(batch, bytes));
+        self.ranges.retain(|feed| feed.offer(batch, bytes, woken));
         if self.keys.is_empty() {
             return;
         }
@@ -227,7 +281,7 @@ impl Feeds {
                     return true;
                 }
                 offered.push(feed.id);
-                feed.offer(batch, bytes)
+                feed.offer(batch, bytes, woken)
             });
             if feeds.is_empty() {
                 self.keys.remove(event.key());
@@ -252,6 +306,13 @@ impl Feeds {
             }
         }
     }
+}
+
+/// What handing changes out has come to.
+#[derive(Default)]
+struct Handed {
+    more: bool,
+    woken: u32,
 }
 
 /// Hands changes out to watchers.
@@ -297,30 +358,31 @@ impl Hub {
         }
     }
 
-    /// Hands out what has happened since; true: there is more.
-    fn dispatch(&self) -> bool {
-        let more = self.hand_out();
+    /// Hands out what has happened since.
+    fn dispatch(&self) -> Handed {
+        let handed = self.hand_out();
         let dispatched = self.feeds.lock().dispatched;
         self.dispatched.send_if_modified(|told| std::mem::replace(told, dispatched) != dispatched);
-        more
+        handed
     }
 
-    fn hand_out(&self) -> bool {
+    fn hand_out(&self) -> Handed {
         let next = {
             let mut feeds = self.feeds.lock();
             if feeds.ranges.is_empty() && feeds.keys.is_empty() {
                 // Whoever joins later reads history up to here.
                 feeds.dispatched = feeds.dispatched.max(self.state.revision());
-                return false;
+                return Handed::default();
             }
             feeds.dispatched + 1
         };
         let found = self.state.read(|machine| stretch(machine, None, next));
         let mut feeds = self.feeds.lock();
+        let mut woken = 0;
         match found {
             Ok(stretch) => {
                 for batch in &stretch.batches {
-                    feeds.offer(batch);
+                    feeds.offer(batch, &mut woken);
                 }
                 feeds.dispatched = stretch.next - 1;
             }
@@ -334,7 +396,7 @@ impl Hub {
                 feeds.dispatched = self.state.revision();
             }
         }
-        feeds.dispatched < self.state.revision()
+        Handed { more: feeds.dispatched < self.state.revision(), woken }
     }
 }
 
@@ -345,11 +407,17 @@ async fn dispatch(hub: std::sync::Weak<Hub>, mut progress: tokio::sync::watch::R
             if hub.feeds.lock().closed {
                 return;
             }
-            if !hub.dispatch() {
+            let handed = hub.dispatch();
+            drop(hub);
+            let rest = (REST_EACH * handed.woken).min(*REST.end());
+            if REST.contains(&rest) {
+                tokio::time::sleep(rest).await;
+            } else if handed.more {
+                tokio::task::yield_now().await;
+            }
+            if !handed.more {
                 break;
             }
-            drop(hub);
-            tokio::task::yield_now().await;
         }
     }
 }
@@ -398,27 +466,13 @@ impl Watcher {
                         return Poll::Pending;
                     }
                 }
-                Mode::Live(feed) => match feed.take(Some(context.waker())) {
+                Mode::Live(feed) => match feed.take(context.waker()) {
                     Taken::Batch(batch) => return Poll::Ready(Ok(batch)),
                     Taken::Closed => return Poll::Ready(Err(StoreError::Closed)),
                     Taken::Behind(from) => self.mode = Mode::History(from),
                     Taken::Nothing => return Poll::Pending,
                 },
             }
-        }
-    }
-
-    /// The next batch if it is there already. None says nothing: `poll_next` then tells.
-    pub fn at_hand(&mut self) -> Option<WatchBatch> {
-        if let Some(batch) = self.ready.pop_front() {
-            return Some(batch);
-        }
-        match &self.mode {
-            Mode::Live(feed) => match feed.take(None) {
-                Taken::Batch(batch) => Some(batch),
-                _ => None,
-            },
-            Mode::History(_) => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! An engine for tests: a map that can be told to fail.
 
-use super::{Batch, Engine, EngineError, Place};
+use super::{Batch, Change, Engine, EngineError, Place};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
@@ -29,6 +29,10 @@ impl Place for Memory {
         Ok(Box::new(self.clone()))
     }
 
+    fn bytes(&self) -> u64 {
+        self.map.lock().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
     fn wipe(&self) -> io::Result<()> {
         self.map.lock().clear();
         Ok(())
@@ -52,8 +56,9 @@ impl Engine for Memory {
         let mut map = self.map.lock();
         for (key, value) in batch.changes {
             match value {
-                Some(value) => map.insert(key, value),
-                None => map.remove(&key),
+                Change::Add(value) => assert!(map.insert(key, value).is_none(), "a key that was to be new"),
+                Change::Put(value) => drop(map.insert(key, value)),
+                Change::Remove => drop(map.remove(&key)),
             };
         }
         Ok(())
@@ -61,9 +66,5 @@ impl Engine for Memory {
 
     fn sync(&self) -> Result<(), EngineError> {
         Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        self.map.lock().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 }

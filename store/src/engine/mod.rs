@@ -18,20 +18,31 @@ pub enum EngineError {
     Damaged(String),
 }
 
+pub enum Change {
+    Put(Vec<u8>),
+    /// A put of a key that is not there yet: nothing has to be looked for.
+    Add(Vec<u8>),
+    Remove,
+}
+
 /// Changes that become visible together or not at all.
 #[derive(Default)]
 pub struct Batch {
-    /// None: the key goes.
-    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub changes: Vec<(Vec<u8>, Change)>,
 }
 
 impl Batch {
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.changes.push((key, Some(value)));
+        self.changes.push((key, Change::Put(value)));
+    }
+
+    /// The caller knows that the key is not there.
+    pub fn add(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.changes.push((key, Change::Add(value)));
     }
 
     pub fn remove(&mut self, key: Vec<u8>) {
-        self.changes.push((key, None));
+        self.changes.push((key, Change::Remove));
     }
 }
 
@@ -58,9 +69,6 @@ pub trait Engine: Send {
     /// # Errors
     /// It may not be.
     fn sync(&self) -> Result<(), EngineError>;
-
-    /// Bytes on disk.
-    fn bytes(&self) -> u64;
 }
 
 /// Where an engine's files are.
@@ -70,6 +78,9 @@ pub trait Place: Send {
     /// # Errors
     /// The engine cannot be opened or made.
     fn open(&self) -> Result<Box<dyn Engine>, EngineError>;
+
+    /// Bytes on disk.
+    fn bytes(&self) -> u64;
 
     /// Removes everything.
     ///

@@ -5,7 +5,7 @@
 //! files that it never syncs: a leaf holds up to 17 values, so values are split into chunks that keep a full leaf below
 //! that. It may fail to open after a crash: the caller then wipes it and builds it anew.
 
-use super::{Batch, Engine, EngineError, Place};
+use super::{Batch, Change, Engine, EngineError, Place};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -55,6 +55,10 @@ impl Place for SledPlace {
         until_unlocked(&path.join("db"))?;
         let db = ::sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(TIDY_MS)).open()?;
         Ok(Box::new(Sled { db, path }))
+    }
+
+    fn bytes(&self) -> u64 {
+        crate::disk::size_of(&self.path())
     }
 
     fn wipe(&self) -> io::Result<()> {
@@ -165,16 +169,23 @@ impl Engine for Sled {
 
     fn write(&self, batch: Batch) -> Result<(), EngineError> {
         let mut chunked = ::sled::Batch::default();
-        for (key, value) in batch.changes {
-            let Some(value) = value else {
-                self.drop_chunks(&key, 0, &mut chunked)?;
-                continue;
+        for (key, change) in batch.changes {
+            let (value, new) = match change {
+                Change::Put(value) => (value, false),
+                Change::Add(value) => (value, true),
+                Change::Remove => {
+                    self.drop_chunks(&key, 0, &mut chunked)?;
+                    continue;
+                }
             };
             let chunks = value.len().div_ceil(CHUNK).max(1);
             let count = u16::try_from(chunks).map_err(|_| EngineError::Damaged(format!("a value of {} bytes", value.len())))?;
-            self.drop_chunks(&key, count, &mut chunked)?;
+            if !new {
+                self.drop_chunks(&key, count, &mut chunked)?;
+            }
             let (first, mut rest) = value.split_at(value.len().min(CHUNK));
-            let mut headed = count.to_le_bytes().to_vec();
+            let mut headed = Vec::with_capacity(2 + first.len());
+            headed.extend_from_slice(&count.to_le_bytes());
             headed.extend_from_slice(first);
             chunked.insert(chunk_key(&key, 0), headed);
             for chunk in 1..count {
@@ -191,10 +202,6 @@ impl Engine for Sled {
         self.db.flush()?;
         sync_files(&self.path)?;
         Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        crate::disk::size_of(&self.path)
     }
 }
 

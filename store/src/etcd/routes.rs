@@ -3,7 +3,7 @@
 use super::Face;
 use super::status::{AUTH_NOT_ENABLED, Code, STOPPED, Status};
 use super::watch::WatchStream;
-use super::wire::{self, Messages, Reply};
+use super::wire::{self, Encode, Messages, Reply};
 use super::{pb::etcdserverpb as pb, pb::v3electionpb};
 use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -151,7 +151,7 @@ async fn election(face: &Arc<Face>, method: &str, body: Incoming) -> Response<Re
 }
 
 /// An answer that goes on until its client has enough, or this member stops: clients then go to another.
-fn endless<M: Message + 'static>(face: &Face, messages: impl Stream<Item = Result<M, Status>> + Send + 'static) -> Response<Reply> {
+fn endless<M: Encode + 'static>(face: &Face, messages: impl Stream<Item = Result<M, Status>> + Send + 'static) -> Response<Reply> {
     let (mut messages, mut stop) = (Box::pin(messages), Box::pin(face.stop.clone().cancelled_owned()));
     // The stop is looked at when there is nothing to tell: many thousand times less often than there is something.
     wire::stream(futures::stream::poll_fn(move |context| match messages.poll_next_unpin(context) {

@@ -121,14 +121,30 @@ pub fn refusal(status: &Status) -> Response<Reply> {
 }
 
 /// An answer of one message, which takes `len` bytes.
-pub fn answer(message: &impl Message, len: usize, permit: Option<OwnedSemaphorePermit>) -> Response<Reply> {
+pub fn answer(message: &impl Encode, len: usize, permit: Option<OwnedSemaphorePermit>) -> Response<Reply> {
     let mut out = BytesMut::with_capacity(HEAD + len);
     append(message, len, &mut out);
     response(Reply::Message(Some(out.freeze()), permit))
 }
 
+/// What can be sent: a message, or what encodes like one.
+pub trait Encode {
+    fn size(&self) -> usize;
+    fn write(&self, out: &mut BytesMut);
+}
+
+impl<M: Message> Encode for M {
+    fn size(&self) -> usize {
+        self.encoded_len()
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        self.encode_raw(out);
+    }
+}
+
 /// An answer of many messages.
-pub fn stream<M: Message>(messages: impl Stream<Item = Result<M, Status>> + Send + 'static) -> Response<Reply> {
+pub fn stream<M: Encode>(messages: impl Stream<Item = Result<M, Status>> + Send + 'static) -> Response<Reply> {
     response(Reply::Stream(Box::pin(Chunks { messages: Box::pin(messages), ended: None })))
 }
 
@@ -141,11 +157,11 @@ pub fn plain(status: StatusCode, content_type: &'static str, text: impl Into<Byt
 }
 
 /// Appends a message with its head.
-fn append(message: &impl Message, len: usize, out: &mut BytesMut) {
+fn append(message: &impl Encode, len: usize, out: &mut BytesMut) {
     out.reserve(HEAD + len);
     out.put_u8(0);
     out.put_u32(len as u32);
-    message.encode_raw(out);
+    message.write(out);
 }
 
 /// Puts messages that are ready at the same time into one piece.
@@ -154,14 +170,14 @@ struct Chunks<S> {
     ended: Option<Option<Status>>,
 }
 
-impl<M: Message, S: Stream<Item = Result<M, Status>>> Stream for Chunks<S> {
+impl<M: Encode, S: Stream<Item = Result<M, Status>>> Stream for Chunks<S> {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut out = BytesMut::new();
         while self.ended.is_none() && out.len() < CHUNK {
             match self.messages.as_mut().poll_next(context) {
-                Poll::Ready(Some(Ok(message))) => append(&message, message.encoded_len(), &mut out),
+                Poll::Ready(Some(Ok(message))) => append(&message, message.size(), &mut out),
                 Poll::Ready(Some(Err(status))) => self.ended = Some(Some(status)),
                 Poll::Ready(None) => self.ended = Some(None),
                 Poll::Pending => break,

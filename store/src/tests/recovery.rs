@@ -127,6 +127,30 @@ fn an_engine_that_fails_or_forgets_is_made_anew() {
 }
 
 #[test]
+fn an_engine_that_was_read_through_is_let_go() {
+    let memory = Memory::default();
+    // Whoever has it open holds the map.
+    let open = || Arc::strong_count(&memory.map) > 2;
+    let state = state();
+    let mut index = 0;
+    let mut checkpoint = Checkpoint::new(Box::new(memory.clone()));
+    commands(&state, &mut index, &[write(1, 5000)]);
+    checkpoint.save(&state).unwrap();
+    assert!(open(), "it stays open between saves");
+    checkpoint.entries(&mut |_, _| Ok(())).unwrap();
+    assert!(!open());
+    commands(&state, &mut index, &[write(2, 5000)]);
+    checkpoint.save(&state).unwrap();
+    assert!(checkpoint.entries(&mut |_, _| Err(EngineError::Damaged("the reader had enough".into()))).is_err());
+    assert!(!open());
+    let bytes = checkpoint.bytes();
+    assert!(bytes > 10_000, "{bytes}");
+    checkpoint.load().unwrap().unwrap();
+    assert!(!open());
+    assert_eq!(checkpoint.bytes(), bytes);
+}
+
+#[test]
 fn a_save_that_was_cut_short_is_nothing() {
     let memory = Memory::default();
     let state = state();

@@ -243,8 +243,8 @@ fn a_watch_that_tells_what_is_not_so_is_caught() {
             let pair = (0..watch.seen.len()).find(|at| matches!(&watch.seen[*at], Seen::Batch(batch) if batch.events.len() == 2));
             let Some(at) = pair else { panic!("no transaction of two keys") };
             let Seen::Batch(whole) = watch.seen[at].clone() else { unreachable!() };
-            batch(watch, at).events = whole.events[..1].into();
-            watch.seen.insert(at + 1, Seen::Batch(WatchBatch { revision: whole.revision, events: whole.events[1..].into() }));
+            batch(watch, at).events = whole.events[..1].to_vec().into();
+            watch.seen.insert(at + 1, Seen::Batch(WatchBatch { revision: whole.revision, events: whole.events[1..].to_vec().into() }));
         });
         assert_eq!(parts, vec![Property::Atomic], "in parts");
         let foreign = spoiled(seed, |watch| watch.range = KeyRange::key("single/nobody's"));

@@ -1,7 +1,7 @@
 //! The checkpoint's engine on a simulated disk: a map in two halves, as the disk is. After a power failure the batches that
 //! were not synced are there up to some point, or the engine does not open at all, as sled may not.
 
-use orchd_store::engine::{Batch, Engine, EngineError, Place};
+use orchd_store::engine::{Batch, Change, Engine, EngineError, Place};
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
-type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+type Changes = Vec<(Vec<u8>, Change)>;
 
 pub type Rows = Arc<Mutex<Halves>>;
 
@@ -23,10 +23,11 @@ pub struct Halves {
 }
 
 fn apply(map: &mut Map, changes: &Changes) {
-    for (key, value) in changes {
-        match value {
-            Some(value) => map.insert(key.clone(), value.clone()),
-            None => map.remove(key),
+    for (key, change) in changes {
+        match change {
+            Change::Add(value) => assert!(map.insert(key.clone(), value.clone()).is_none(), "a key that was to be new"),
+            Change::Put(value) => drop(map.insert(key.clone(), value.clone())),
+            Change::Remove => drop(map.remove(key)),
         };
     }
 }
@@ -65,6 +66,10 @@ impl Place for SimulatedPlace {
         Ok(Box::new(self.clone()))
     }
 
+    fn bytes(&self) -> u64 {
+        self.rows.lock().seen.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
     fn wipe(&self) -> io::Result<()> {
         (self.mounted)()?;
         *self.rows.lock() = Halves::default();
@@ -97,9 +102,5 @@ impl Engine for SimulatedPlace {
             apply(&mut rows.kept, &changes);
         }
         Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        self.rows.lock().seen.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 }
