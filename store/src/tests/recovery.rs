@@ -4,7 +4,7 @@ use super::{all, fill, open};
 use crate::checkpoint::Checkpoint;
 use crate::command::{Command, Op, Txn};
 use crate::disk::System;
-use crate::engine::{Place, memory::Memory, sled::SledPlace};
+use crate::engine::{EngineError, Place, memory::Memory, sled::SledPlace};
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::recovery::recover;
