@@ -149,7 +149,7 @@ impl Checkpoint {
     fn add(&mut self, slices: &mut dyn Iterator<Item = Vec<Row>>, delta: &Delta, applied: Applied) -> Result<Header, EngineError> {
         let mut header = Header { applied, revision: delta.revision, compacted: delta.compacted, hash: self.header.hash };
         let engine = self.engine()?;
-        let mut pieces = Pieces { engine, batch: Batch::default(), bytes: 0, hash: header.hash, content: 0 };
+        let mut pieces = Pieces::new(engine, Batch::default(), header.hash);
         for rows in slices {
             pieces.add(&rows)?;
         }
@@ -192,7 +192,7 @@ impl Checkpoint {
             header.hash = header.hash.wrapping_add(rows::share(&key, &value));
             batch.put(key, value);
         }
-        let mut pieces = Pieces { engine, batch, bytes: 0, hash: header.hash, content: 0 };
+        let mut pieces = Pieces::new(engine, batch, header.hash);
         pieces.add(&rows)?;
         let content;
         (header.hash, content) = pieces.finish()?;
@@ -246,7 +246,12 @@ struct Pieces<'a> {
     content: u64,
 }
 
-impl Pieces<'_> {
+impl<'a> Pieces<'a> {
+    /// `batch` goes with the first of them; `hash` is that over what is there, and in the batch.
+    fn new(engine: &'a dyn Engine, batch: Batch, hash: u64) -> Self {
+        Self { engine, batch, bytes: 0, hash, content: 0 }
+    }
+
     fn add(&mut self, rows: &[Row]) -> Result<(), EngineError> {
         self.content += rows.iter().map(Row::bytes).sum::<u64>();
         for block in rows::blocks(rows) {

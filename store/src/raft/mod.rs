@@ -4,7 +4,6 @@
 //! who leads and who belongs to the group. May import: `cluster`, `codec`, `command`, `dir`, `disk`, `error`, `log`,
 //! `random`, `state`, `snapshot`, `transport`, `work`, `world`.
 
-mod contact;
 mod exchange;
 mod force;
 mod founding;
@@ -15,6 +14,7 @@ mod member;
 mod membership;
 mod network;
 mod node;
+mod quorum;
 mod restore;
 mod runtime;
 mod serve;

@@ -1,11 +1,11 @@
 //! A running replica.
 
-use super::contact::{Contact, watch_quorum};
 use super::founding::{self, Found};
 use super::link::{CallError, Dialer};
 use super::member::{Info, new_id};
 use super::membership::look_after;
 use super::network::{Network, Peers};
+use super::quorum::{Quorum, watch_quorum};
 use super::serve::{Door, Phase};
 use super::wire::{Answer, Call, Place};
 use super::{Batch, Reply, Types, Vote, log_store::LogStore, state_machine::SnapshotData, state_machine::StateMachine};
@@ -81,7 +81,7 @@ pub struct Node {
     state: Arc<State>,
     log: Arc<Log>,
     office: Arc<OnceLock<Weak<dyn Office>>>,
-    pub(super) contact: Contact,
+    pub(super) quorum: Quorum,
     pub(super) stop: watch::Sender<bool>,
     pub(super) cluster: u64,
     /// No other member can be reached, so that nobody else can have written anything.
@@ -201,7 +201,7 @@ impl Node {
             state: parts.state,
             log: parts.log,
             office: Arc::default(),
-            contact: Contact::default(),
+            quorum: Quorum::default(),
             stop: watch::Sender::new(false),
             cluster,
             alone,
@@ -267,7 +267,7 @@ impl Node {
         self.raft.write(batch).with_leader(leader).responder(responder).await.map_err(|error| stopped(&error))?;
         let outcome = tokio::select! {
             outcome = written => outcome,
-            () = self.contact.lost() => return Err(StoreError::Timeout),
+            () = self.quorum.lost() => return Err(StoreError::Timeout),
         };
         drop(room);
         match outcome {
@@ -378,7 +378,7 @@ impl Node {
         let asked = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(READ, asked) => outcome,
-            () = self.contact.lost() => return Err(StoreError::NoLeader),
+            () = self.quorum.lost() => return Err(StoreError::NoLeader),
         };
         match outcome {
             Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
@@ -482,7 +482,7 @@ impl Node {
 
     /// Whether this member leads, and nobody follows.
     fn is_cut_off(&self) -> bool {
-        self.contact.is_lost() && self.leads()
+        self.quorum.is_lost() && self.leads()
     }
 
     /// Whether commands can be carried out now, as far as is known without asking anybody.

@@ -16,15 +16,15 @@ const LOOKS: u32 = 9;
 
 /// Told by [`watch_quorum`].
 #[derive(Clone)]
-pub(super) struct Contact(watch::Sender<bool>);
+pub(super) struct Quorum(watch::Sender<bool>);
 
-impl Default for Contact {
+impl Default for Quorum {
     fn default() -> Self {
         Self(watch::Sender::new(false))
     }
 }
 
-impl Contact {
+impl Quorum {
     /// Whether nobody followed when this was last looked at.
     pub fn is_lost(&self) -> bool {
         *self.0.borrow()
@@ -37,7 +37,7 @@ impl Contact {
     }
 }
 
-/// Keeps a node's contact true, until the node is stopped.
+/// Keeps what a node knows of its quorum true, until the node is stopped.
 pub(super) async fn watch_quorum(node: Node) {
     let mut stopped = node.stop.subscribe();
     let mut tick = tokio::time::interval(LOOK);
@@ -57,7 +57,7 @@ pub(super) async fn watch_quorum(node: Node) {
         silent = if acked.is_some() && acked == heard { silent + 1 } else { 0 };
         heard = acked;
         let lost = silent >= LOOKS;
-        if node.contact.0.send_if_modified(|held| std::mem::replace(held, lost) != lost) {
+        if node.quorum.0.send_if_modified(|held| std::mem::replace(held, lost) != lost) {
             tracing::warn!(lost, "this member leads, and whether a quorum follows has changed");
         }
     }
