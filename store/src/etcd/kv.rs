@@ -7,6 +7,10 @@ use super::status::{EMPTY_KEY, INVALID_SORT, LEASE_PROVIDED, Status, VALUE_PROVI
 use super::txn::{self, responses};
 use crate::command::{Filter, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, SortOrder, SortTarget, Txn};
 use bytes::Bytes;
+use futures::Stream;
+
+/// Bytes of keys and values in a piece of a range; one that is larger comes alone.
+const PIECE_BYTES: usize = 1 << 20;
 
 impl Face {
     pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
@@ -20,6 +24,14 @@ impl Face {
         };
         let header = self.header(response.revision);
         Ok(range_response(response, header))
+    }
+
+    /// A range in pieces, as etcd 3.7 has it: merged they are what `range` answers.
+    pub async fn range_stream(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<impl Stream<Item = Result<pb::RangeStreamResponse, Status>> + use<>, Status> {
+        Ok(futures::stream::iter(pieces(self.range(request).await?).map(Ok)))
     }
 
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
@@ -110,6 +122,28 @@ pub fn range_request(request: pb::RangeRequest) -> Result<RangeRequest, Status> 
 
 pub fn range_response(response: RangeResponse, header: Option<pb::ResponseHeader>) -> pb::RangeResponse {
     pb::RangeResponse { header, kvs: response.kvs.into_iter().map(key_value).collect(), more: response.more, count: response.count as i64 }
+}
+
+/// Cuts an answer; what is said of the whole comes with the last piece.
+fn pieces(whole: pb::RangeResponse) -> impl Iterator<Item = pb::RangeStreamResponse> {
+    let pb::RangeResponse { header, kvs, more, count } = whole;
+    let mut rest = kvs.into_iter().peekable();
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let (mut kvs, mut bytes) = (Vec::new(), 0);
+        while bytes < PIECE_BYTES
+            && let Some(kv) = rest.next()
+        {
+            bytes += kv.key.len() + kv.value.len();
+            kvs.push(kv);
+        }
+        ended = rest.peek().is_none();
+        let piece = if ended { pb::RangeResponse { header, kvs, more, count } } else { pb::RangeResponse { kvs, ..Default::default() } };
+        Some(pb::RangeStreamResponse { range_response: Some(piece) })
+    })
 }
 
 /// # Errors

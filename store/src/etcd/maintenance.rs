@@ -59,7 +59,8 @@ impl Face {
 
     /// There is nothing to do: space is given back while the store works.
     pub async fn defragment(&self, _: pb::DefragmentRequest) -> Result<pb::DefragmentResponse, Status> {
-        Ok(pb::DefragmentResponse { header: self.header_now() })
+        // etcd gives no header here, nor with a moved leader; its Rust client's tests look.
+        Ok(pb::DefragmentResponse { header: None })
     }
 
     pub async fn hash(&self, _: pb::HashRequest) -> Result<pb::HashResponse, Status> {
@@ -90,7 +91,7 @@ impl Face {
             return Err(NOT_LEADER);
         }
         self.store.move_leader(request.target_id).await?;
-        Ok(pb::MoveLeaderResponse { header: self.header_now() })
+        Ok(pb::MoveLeaderResponse { header: None })
     }
 
     /// Data written by this version is not for an older one.

@@ -58,6 +58,7 @@ async fn others(face: &Arc<Face>, path: &str, body: Incoming, needs_leader: bool
     };
     match service {
         "etcdserverpb.KV" => match method {
+            "RangeStream" => streamed(async { face.range_stream(wire::message(body).await?).await }).await,
             "DeleteRange" => unary(face, body, |request| face.delete_range(request)).await,
             "Compact" => unary(face, body, |request| face.compact(request)).await,
             _ => unknown(service, method),
@@ -125,13 +126,7 @@ async fn maintenance(face: &Arc<Face>, method: &str, body: Incoming) -> Response
         "HashKV" => unary(face, body, |request| face.hash_kv(request)).await,
         "MoveLeader" => unary(face, body, |request| face.move_leader(request)).await,
         "Downgrade" => unary(face, body, |request| face.downgrade(request)).await,
-        "Snapshot" => {
-            let begun = async { face.clone().snapshot(wire::message::<pb::SnapshotRequest>(body).await?).await };
-            match begun.await {
-                Ok(pieces) => wire::stream(pieces),
-                Err(status) => wire::refusal(&status),
-            }
-        }
+        "Snapshot" => streamed(async { face.clone().snapshot(wire::message(body).await?).await }).await,
         _ => unknown("etcdserverpb.Maintenance", method),
     }
 }
@@ -158,6 +153,16 @@ fn endless<M: Encode + 'static>(face: &Face, messages: impl Stream<Item = Result
         Poll::Pending => stop.poll_unpin(context).map(|()| Some(Err(STOPPED))),
         told => told,
     }))
+}
+
+/// One message in, many out, of which there is an end.
+async fn streamed<M: Encode + 'static, S: Stream<Item = Result<M, Status>> + Send + 'static>(
+    begun: impl Future<Output = Result<S, Status>>,
+) -> Response<Reply> {
+    match begun.await {
+        Ok(messages) => wire::stream(messages),
+        Err(status) => wire::refusal(&status),
+    }
 }
 
 /// One message in, one out.

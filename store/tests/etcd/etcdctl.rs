@@ -1,6 +1,8 @@
-//! Unmodified etcdctl, of every version that `ORCHD_ETCDCTL_DIR` holds.
+//! Unmodified etcdctl, of every version that `ORCHD_ETCDCTL_DIR` holds, and other clients.
 
 use super::Served;
+use nix::sched::{CloneFlags, unshare};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -145,6 +147,47 @@ async fn pythons_client() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout, b"fine\n");
     served.finish().await;
+}
+
+/// Rust's client, etcd-client from crates.io, by its own tests (`ORCHD_ETCD_RUST` names their program). They want a store at
+/// port 2379: it gets a network of its own. Left out are those of users and roles, which we do not have, and one that wants
+/// a fourth host.
+#[test]
+fn rusts_client() {
+    let Ok(program) = std::env::var("ORCHD_ETCD_RUST") else {
+        return println!("SKIPPED: ORCHD_ETCD_RUST names no program of etcd-client's tests");
+    };
+    let apart = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("as root");
+        loopback_up().unwrap();
+        // Its threads are this one's children, and so in its network.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let served = Served::start_at("127.0.0.1:2379", Default::default()).await;
+            let left_out = ["test_auth", "test_role", "test_user", "test_cluster"].map(|name| format!("--skip={name}"));
+            let run = || Command::new(program).args(["--include-ignored", "--test-threads=1"]).args(left_out).output().unwrap();
+            let output = tokio::task::spawn_blocking(run).await.unwrap();
+            served.finish().await;
+            output
+        })
+    });
+    let output = apart.join().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    assert!(output.status.success() && said.contains("22 passed; 0 failed"), "{output:?}");
+}
+
+fn loopback_up() -> std::io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all zeros are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads one `ifreq`, which outlives the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,9 +28,13 @@ impl Served {
     }
 
     pub async fn start_with(options: etcd::Options) -> Self {
+        Self::start_at("127.0.0.1:0", options).await
+    }
+
+    pub async fn start_at(address: &str, options: etcd::Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(Options { dir: dir.path().join("store"), quota_bytes: 0, group: None }).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(store.clone(), listener, options, stop.clone()));
