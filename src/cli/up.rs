@@ -64,10 +64,10 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         tunnel_tls: client_config(master.pki.ca_pem(), Some(&identity), &["http/1.1"]).map_err(failed)?,
     })
     .await?;
-    stop_signal().await?;
+    let ended = master.until_end().await;
     worker.finish().await;
     master.finish().await;
-    Ok(())
+    ended
 }
 
 /// `orchd reset`: ends and removes every pod of a node that does not run.

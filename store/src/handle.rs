@@ -227,6 +227,12 @@ impl Store {
         self.shared.state.revision()
     }
 
+    /// Returns once the replica has stopped, and says why: `Closed`, or `Failed` if its disk has. It serves nothing any more;
+    /// a new process may.
+    pub async fn stopped(&self) -> StoreError {
+        self.shared.node.stopped().await
+    }
+
     /// Revisions below this one cannot be read any more; 0: all can.
     pub fn compacted_revision(&self) -> Revision {
         self.shared.state.compacted()

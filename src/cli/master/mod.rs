@@ -80,9 +80,9 @@ pub async fn run(args: MasterArgs) -> Result<(), CliError> {
         started = Master::start(options) => started?,
         stopped = stop_signal() => return stopped,
     };
-    stop_signal().await?;
+    let ended = master.until_end().await;
     master.finish().await;
-    Ok(())
+    ended
 }
 
 /// Waits for SIGTERM or Ctrl-C.
@@ -203,6 +203,17 @@ impl Master {
         write_private(&dir.join("node-token"), token.to_string().as_bytes())
             .map_err(|e| CliError::text(format!("cannot write the node token: {e}")))?;
         write_private(&dir.join("kubeconfig"), text.as_bytes()).map_err(|e| failed(&e))
+    }
+
+    /// Waits for SIGTERM or Ctrl-C, or the store's end.
+    ///
+    /// # Errors
+    /// The store has stopped by itself. Whoever keeps this process running starts it again, and it finds out what the disk has.
+    pub async fn until_end(&self) -> Result<(), CliError> {
+        tokio::select! {
+            signal = stop_signal() => signal,
+            error = self.store.stopped() => Err(CliError::new("the store has stopped", error)),
+        }
     }
 
     /// Stops: watches end, requests at work finish, the store writes what it has.

@@ -339,6 +339,19 @@ impl Node {
         }
     }
 
+    /// Returns once the replica has stopped, and says why: it was told to (`Closed`), or its disk failed (`Failed`).
+    pub async fn stopped(&self) -> StoreError {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(error) = &metrics.borrow_watched().running_state {
+                return stopped(error);
+            }
+            if metrics.changed().await.is_err() {
+                return StoreError::Closed;
+            }
+        }
+    }
+
     /// Whether this member has no way to others: what it has applied is all there is.
     pub fn alone(&self) -> bool {
         self.alone

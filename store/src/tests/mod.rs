@@ -2,6 +2,7 @@
 
 mod basic;
 mod crash;
+mod failing;
 mod group;
 mod history;
 mod leases;
