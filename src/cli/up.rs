@@ -1,6 +1,6 @@
 //! `orchd up`: a master and a worker in one process.
 
-use super::master::{API_PORT, Master, MasterOptions, stop_signal};
+use super::master::{API_PORT, Master, MasterOptions};
 use super::worker::{Places, Worker, WorkerOptions};
 use super::{CliError, DEFAULT_DATA_DIR};
 use crate::network;
