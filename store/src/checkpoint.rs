@@ -12,11 +12,13 @@ use crate::engine::{Batch, Engine, EngineError, Place};
 use crate::machine::{Delta, Machine, Row};
 use crate::rows::{self, Header, Loader, RowsError};
 use crate::state::{Applied, State};
-use crate::work::handing_over;
+use crate::work::{handing_over, made_beside};
 
 /// Bytes that go to the engine together. What is added is written in such pieces, each newer than the header says, and is
 /// nothing until the header, which comes last, says so.
 const PIECE_BYTES: usize = 2 << 20;
+/// Bytes of entries that are handed over together while they are read.
+const READ_BYTES: usize = 128 << 10;
 /// Changes or keys looked at while the machine's lock is held.
 const READ_SLICE: usize = 512;
 
@@ -71,17 +73,19 @@ impl Checkpoint {
         let engine = self.place.open()?;
         let Some(header) = engine.get(rows::HEADER)? else { return Ok(None) };
         let header: Header = codec::decode(&header)?;
-        let (mut loader, mut unfinished) = (Loader::new(header), Batch::default());
+        let mut loader = Loader::new(header);
         let revision = loader.revision();
-        engine.scan(&mut |key, value| {
-            if rows::is_newer(key, revision) {
-                unfinished.remove(key.to_vec());
-                return Ok(());
-            }
-            Ok(loader.entry(key, &value)?)
-        })?;
-        // Pieces of a save that a crash cut short.
-        engine.write(unfinished)?;
+        // Reading and making take about as long as each other, and are done beside each other.
+        let mut unusable = None;
+        let read = made_beside("checkpoint", move |hand| read_through(engine, revision, hand), &mut |entries: Entries| {
+            unusable = entries.into_iter().try_for_each(|(key, value)| loader.entry(&key, &value)).err();
+            unusable.is_none()
+        });
+        if let Some(error) = unusable {
+            return Err(error.into());
+        }
+        // Not by the thread that read: what a thread frees that ends at once stays with the process.
+        drop(read??);
         self.content = loader.bytes();
         let (machine, header) = loader.finish()?;
         self.base = Some(header.revision);
@@ -89,8 +93,8 @@ impl Checkpoint {
         Ok(Some((machine, self.header.applied.clone())))
     }
 
-    /// Lets the engine go, and with it what it keeps of what was read: after a scan that is up to a third of everything,
-    /// whatever bound sled's cache was given. It is opened again when it is needed.
+    /// Lets the engine go, and with it what it keeps of what was read: after a scan of sled that is up to a third of
+    /// everything, whatever bound its cache was given. It is opened again when it is needed.
     pub fn close(&mut self) {
         self.engine = None;
     }
@@ -230,6 +234,37 @@ impl Checkpoint {
         }
         Ok(header)
     }
+}
+
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Hands out, a piece at a time and as long as they are wanted, the entries up to a revision; takes away those beyond it,
+/// which a crash left of a save. Returns the engine, to be let go as `Checkpoint::close` does.
+fn read_through(
+    engine: Box<dyn Engine>,
+    revision: Revision,
+    hand: &mut dyn FnMut(Entries) -> bool,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let unwanted = || EngineError::Damaged("what was read cannot be used".into());
+    let (mut entries, mut bytes, mut unfinished) = (Entries::new(), 0, Batch::default());
+    engine.scan(&mut |key, value| {
+        if rows::is_newer(key, revision) {
+            unfinished.remove(key.to_vec());
+            return Ok(());
+        }
+        bytes += key.len() + value.len();
+        entries.push((key.to_vec(), value));
+        if bytes >= READ_BYTES {
+            bytes = 0;
+            return if hand(std::mem::take(&mut entries)) { Ok(()) } else { Err(unwanted()) };
+        }
+        Ok(())
+    })?;
+    if !hand(entries) {
+        return Err(unwanted());
+    }
+    engine.write(unfinished)?;
+    Ok(engine)
 }
 
 fn entry(block: &[Row]) -> Result<(Vec<u8>, Vec<u8>), EngineError> {

@@ -81,6 +81,35 @@ pub fn handing_over<T: Send, R: Send>(
     })
 }
 
+/// Has a thread beside this one make items, a few ahead of what this thread does with them, and returns what came of the
+/// making. Whoever hands an item over hears whether more are wanted.
+///
+/// # Errors
+/// There are no more threads.
+///
+/// # Panics
+/// The making panicked.
+pub fn made_beside<T: Send, R: Send>(
+    name: &str,
+    make: impl FnOnce(&mut dyn FnMut(T) -> bool) -> R + Send,
+    take: &mut dyn FnMut(T) -> bool,
+) -> io::Result<R> {
+    if alone() {
+        return Ok(make(take));
+    }
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(HANDED_OVER);
+        let making =
+            std::thread::Builder::new().name(name.into()).spawn_scoped(scope, move || make(&mut |item| sender.send(item).is_ok()))?;
+        for item in receiver {
+            if !take(item) {
+                break;
+            }
+        }
+        Ok(making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 /// A task that may block for as long as it runs.
 pub enum Worker {
     Thread(std::thread::JoinHandle<()>),
@@ -140,6 +169,22 @@ mod tests {
         assert!(catch_unwind(AssertUnwindSafe(|| handing_over("test", &mut (0..10), |_| panic!("sled does")))).is_err());
     }
 
+    #[test]
+    fn what_is_made_beside_comes_in_order_until_it_is_enough() {
+        let mut taken = Vec::new();
+        let count = |hand: &mut dyn FnMut(i32) -> bool| (0..1000).take_while(|item| hand(*item)).count();
+        let made = made_beside("test", count, &mut |item| {
+            taken.push(item);
+            true
+        });
+        assert_eq!((made.unwrap(), taken), (1000, (0..1000).collect()));
+        // A few more may have been made by the time it is heard that they are not wanted.
+        let made = made_beside("test", count, &mut |item| item < 3).unwrap();
+        assert!((3..=4 + HANDED_OVER + 1).contains(&made), "{made}");
+        let panics = || made_beside("test", |_: &mut dyn FnMut(()) -> bool| panic!("sled does"), &mut |()| true);
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn background_work_stands_back_and_one_that_panics_is_an_error() {
         assert!(background("test", niceness).await.unwrap() > niceness());
@@ -151,5 +196,6 @@ mod tests {
         let here = std::thread::current().id();
         assert_eq!(background("test", || std::thread::current().id()).await.unwrap(), here);
         assert_eq!(handing_over("test", &mut (0..3), |_| std::thread::current().id()).unwrap(), here);
+        assert_eq!(made_beside("test", |_: &mut dyn FnMut(()) -> bool| std::thread::current().id(), &mut |()| true).unwrap(), here);
     }
 }
