@@ -57,8 +57,16 @@ impl Face {
             ("etcd_debugging_mvcc_compact_revision", "gauge", "The compacted revision.", self.store.compacted_revision() as u64),
             ("etcd_debugging_lease_total", "gauge", "Leases held.", self.store.leases().len() as u64),
         ];
+        let memory = resident_bytes().map(|bytes| ("process_resident_memory_bytes", "gauge", "Memory of the process.", bytes));
         let line =
             |(name, kind, help, value): &(&str, &str, &str, u64)| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-        figures.iter().map(line).collect()
+        figures.iter().chain(&memory).map(line).collect()
     }
+}
+
+/// What the process has in memory; None where the system does not tell.
+fn resident_bytes() -> Option<u64> {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten()?;
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * page as u64)
 }

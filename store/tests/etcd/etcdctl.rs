@@ -211,6 +211,8 @@ async fn members_endpoints_and_upkeep() {
         ctl.ok(&["snapshot", "save", file.to_str().unwrap()]);
         let summary = orchd_store::saved::inspect(&file).unwrap();
         assert_eq!((summary.revision, summary.keys), (3, 1));
+        // It reads our metrics.
+        assert!(ctl.ok(&["check", "datascale", "--load", "s"]).contains("PASS: Approximate system memory used"));
         let target = ctl.fails(&["move-leader", "4711"]);
         assert!(target.contains("etcdserver: bad leader transferee") || target.contains("etcdserver: member not found"), "{target}");
         assert!(ctl.fails(&["member", "remove", "4711"]).contains("etcdserver: member not found"));
