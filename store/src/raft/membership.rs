@@ -46,6 +46,15 @@ fn votes(membership: &Membership, id: u64) -> bool {
     membership.get_joint_config().iter().all(|voters| voters.contains(&id))
 }
 
+/// The member that whoever comes forward under this name is: the one that is called so, or else the only one that was added
+/// without a name, as etcdctl does it, and that nobody has been yet.
+fn meant<'a>(membership: &'a Membership, name: &str, id: Option<u64>) -> Option<(u64, &'a Info)> {
+    let nodes = || membership.nodes().map(|(id, info)| (*id, info));
+    let named = nodes().filter(|(member, info)| info.name == name && id.is_none_or(|id| id == *member));
+    let mut unnamed = nodes().filter(|(_, info)| info.name.is_empty() && info.instance == 0 && id.is_none());
+    named.max_by_key(|(_, info)| info.instance == 0).or_else(|| unnamed.next().filter(|_| unnamed.next().is_none()))
+}
+
 /// Whether a change of votes has been begun and not ended.
 fn is_halfway(membership: &Membership) -> bool {
     membership.get_joint_config().len() > 1
@@ -210,19 +219,17 @@ impl Node {
     /// A member comes forward: takes down which data directory it has. Returns its id.
     pub(super) async fn join_here(&self, name: &str, id: Option<u64>, instance: u64) -> Result<u64, StoreError> {
         let decision = |membership: &Membership| {
-            let meant = |member: u64, info: &Info| info.name == name && id.is_none_or(|id| id == member);
-            let named = membership.nodes().filter(|(id, info)| meant(**id, info)).max_by_key(|(_, info)| info.instance == 0);
-            let Some((id, info)) = named else {
+            let Some((id, info)) = meant(membership, name, id) else {
                 return Err(StoreError::MemberRefused(format!(
                     "no member is called {name:?}: add it with 'orchd member add {name} ADDRESS'"
                 )));
             };
             if info.instance == 0 {
-                let info = Info { instance, ..info.clone() };
-                return Ok((Some(ChangeMembers::SetNodes(BTreeMap::from([(*id, info)]))), *id));
+                let info = Info { name: name.to_owned(), instance, ..info.clone() };
+                return Ok((Some(ChangeMembers::SetNodes(BTreeMap::from([(id, info)]))), id));
             }
             if info.instance == instance {
-                return Ok((None, *id));
+                return Ok((None, id));
             }
             Err(StoreError::MemberRefused(format!(
                 "member {name:?} has been part of this cluster with another data directory, and must not come back empty: \

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// etcdctl against one store.
-struct Ctl {
-    program: PathBuf,
-    endpoint: String,
+pub struct Ctl {
+    pub program: PathBuf,
+    pub endpoint: String,
 }
 
 impl Ctl {
@@ -19,12 +19,12 @@ impl Ctl {
         command
     }
 
-    fn run(&self, line: &[&str]) -> Output {
+    pub fn run(&self, line: &[&str]) -> Output {
         self.command(line).output().unwrap()
     }
 
     /// What it prints; it must succeed.
-    fn ok(&self, line: &[&str]) -> String {
+    pub fn ok(&self, line: &[&str]) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "{} {line:?}: {output:?}", self.program.display());
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -57,7 +57,7 @@ impl Ctl {
     }
 }
 
-fn programs() -> Vec<PathBuf> {
+pub fn programs() -> Vec<PathBuf> {
     let Ok(dir) = std::env::var("ORCHD_ETCDCTL_DIR") else {
         println!("SKIPPED: ORCHD_ETCDCTL_DIR names no directory of etcdctl programs");
         return Vec::new();
@@ -131,6 +131,18 @@ async fn watches_leases_locks_and_elections() {
         assert!(told[0].starts_with("e/") && told[1] == "me", "{told:?}");
     })
     .await;
+}
+
+/// A minute, whatever the store can do. That it is fast enough is not for a test to say: only that it can be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_perf_comes_to_its_end() {
+    let Some(program) = programs().pop() else { return };
+    let served = Served::start().await;
+    let ctl = Ctl { program, endpoint: served.address.to_string() };
+    let output = tokio::task::spawn_blocking(move || ctl.run(&["check", "perf"])).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(["Throughput", "Slowest request", "Stddev"].iter().all(|figure| said.contains(figure)), "{output:?}");
+    served.finish().await;
 }
 
 /// With python's client from PyPI, where there is one (`ORCHD_ETCD_PYTHON` names the directory that it is installed in).

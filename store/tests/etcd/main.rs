@@ -6,6 +6,7 @@ mod bad_input;
 mod differential;
 mod errors;
 mod etcdctl;
+mod members;
 mod pieces;
 mod queues;
 mod saving;

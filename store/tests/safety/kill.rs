@@ -100,7 +100,7 @@ async fn three_killed_often(rounds: usize, seed: u64) {
 /// `SAFETY_KILLS_OF_THREE` sets how often.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_kill_9_or_sigstop_of_one_of_three() {
-    let mut left = crate::setting("SAFETY_KILLS_OF_THREE", 10);
+    let mut left = crate::setting("SAFETY_KILLS_OF_THREE", 20);
     let mut seed = crate::setting("SAFETY_SEED", 1) as u64;
     while left > 0 {
         let rounds = left.min(ROUNDS);

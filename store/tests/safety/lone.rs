@@ -13,7 +13,7 @@ async fn open(dir: &Path) -> Store {
 /// `SAFETY_OPERATIONS` sets how many operations are checked, in histories of at most 20,000.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_member_that_is_closed_and_opened() {
-    let wanted = crate::setting("SAFETY_OPERATIONS", 6_000);
+    let wanted = crate::setting("SAFETY_OPERATIONS", 10_000);
     let (mut checked, mut seed) = (0, crate::setting("SAFETY_SEED", 1) as u64);
     let begun = Instant::now();
     while checked < wanted {

@@ -12,7 +12,7 @@ use orchd_store::{KeyRange, KeyValue, Revision, StoreError, WatchBatch, WatchEve
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: crate::setting("SAFETY_SEEDS", 64) as u32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::setting("SAFETY_SEEDS", 1000) as u32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn correct_histories_pass(seed: u64, clients in 1..12_usize, count in 1..400_usize) {
