@@ -54,8 +54,8 @@ impl Engine for Memory {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
         let mut map = self.map.lock();
-        for (key, value) in batch.changes {
-            match value {
+        for (key, change) in batch.changes {
+            match change {
                 Change::Add(value) => assert!(map.insert(key, value).is_none(), "a key that was to be new"),
                 Change::Put(value) => drop(map.insert(key, value)),
                 Change::Remove => drop(map.remove(&key)),

@@ -18,6 +18,7 @@ pub enum EngineError {
     Damaged(String),
 }
 
+/// What becomes of a key.
 pub enum Change {
     Put(Vec<u8>),
     /// A put of a key that is not there yet: nothing has to be looked for.

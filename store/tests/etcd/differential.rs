@@ -41,12 +41,16 @@ async fn etcd_answers_as_written_down() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    let seen = errors::ask(connection.clone()).await;
-    for (seen, wanted) in seen.iter().zip(&errors::wanted()) {
+    let (seen, wanted) = (errors::ask(connection.clone()).await, errors::wanted());
+    assert_eq!(seen.len(), wanted.len());
+    for (seen, wanted) in seen.iter().zip(&wanted) {
         assert_eq!(seen, wanted);
-    } // Where they are cut is each one's own matter.
+    }
+    // Where they are cut is each one's own matter.
     let said = |line: &str| line.replace(" in pieces", "").replace(" in one piece", "");
-    for (seen, wanted) in pieces::ask(connection).await.iter().zip(pieces::WANTED) {
+    let seen = pieces::ask(connection).await;
+    assert_eq!(seen.len(), pieces::WANTED.len());
+    for (seen, wanted) in seen.iter().zip(pieces::WANTED) {
         assert!(said(seen) == said(wanted) || seen.ends_with(": not in pieces"), "{seen}, and not {wanted}");
     }
 }
