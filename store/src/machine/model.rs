@@ -7,6 +7,7 @@ use crate::command::{
     Revision, SortOrder, SortTarget, Txn, TxnResponse,
 };
 use crate::error::StoreError;
+use crate::tests::cases;
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -375,7 +376,7 @@ fn made_of(whole: Delta, mut rows: Vec<Row>) -> Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(cases(1500))]
 
     #[test]
     fn the_machine_does_what_the_model_does(commands in prop::collection::vec(command(), 1..14), probe in request(), collect in 0..3_usize) {
@@ -400,7 +401,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(cases(500))]
 
     /// Writes, compactions and the freeing of memory between the slices of a checkpoint do not show in it.
     #[test]

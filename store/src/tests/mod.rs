@@ -12,6 +12,14 @@ mod speed;
 mod watching;
 
 use crate::{KeyRange, Op, Options, RangeRequest, Store, Txn};
+use proptest::prelude::ProptestConfig;
+
+/// So many cases of a property that needs no disk, or as many as `PROPTEST_CASES` says.
+pub fn cases(otherwise: u32) -> ProptestConfig {
+    // What is drawn and cannot be used grows with the cases, and is drawn again.
+    let config = ProptestConfig { max_local_rejects: u32::MAX, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: otherwise, ..config } }
+}
 
 pub async fn open(dir: &std::path::Path) -> Store {
     Store::open(Options { dir: dir.to_owned(), quota_bytes: 0, group: None }).await.unwrap()

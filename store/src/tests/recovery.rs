@@ -78,7 +78,7 @@ fn steps() -> impl Strategy<Value = Vec<(u8, u8, usize)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(super::cases(200))]
 
     #[test]
     fn a_checkpoint_is_what_was_applied(steps in steps()) {

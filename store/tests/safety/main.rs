@@ -23,6 +23,10 @@ mod watches;
 mod wgl;
 mod workload;
 
+/// orchd's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A number from the environment, for runs larger than CI's.
 fn setting(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)

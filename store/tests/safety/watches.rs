@@ -4,7 +4,7 @@ use crate::history::{Seen, WatchEnd, WatchRecord};
 use crate::sequential::Held;
 use crate::timeline::{Timeline, bare};
 use orchd_store::{Revision, StoreError, WatchBatch, WatchEvent};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Property {
@@ -130,10 +130,13 @@ fn reliable(watch: &WatchRecord, timeline: &Timeline) -> Result<(), String> {
     if last > timeline.until {
         return Err(format!("revision {last} was delivered, but only {} happened", timeline.until));
     }
+    let mut delivered: BTreeMap<Revision, Vec<WatchEvent>> = BTreeMap::new();
+    for batch in batches(watch) {
+        delivered.entry(batch.revision).or_default().extend(batch.events.iter().map(bare));
+    }
     for (revision, expected) in timeline.of_range(&watch.range, first.max(timeline.since + 1), last) {
-        let expected: Vec<WatchEvent> = expected.into_iter().map(bare).collect();
-        let mut delivered = batches(watch).filter(|batch| batch.revision == revision).flat_map(|batch| batch.events.iter());
-        if let Some(missing) = expected.iter().find(|expected| !delivered.any(|event| bare(event) == **expected)) {
+        let mut come = delivered.get(&revision).into_iter().flatten();
+        if let Some(missing) = expected.into_iter().map(bare).find(|expected| !come.any(|event| event == expected)) {
             return Err(format!("between {first} and {last}, revision {revision} is not as it happened: {missing:?}"));
         }
     }

@@ -83,8 +83,7 @@ impl Engine for SimulatedPlace {
     }
 
     fn scan(&self, visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
-        let rows = self.rows.lock().seen.clone();
-        rows.into_iter().try_for_each(|(key, value)| visit(&key, value))
+        self.rows.lock().seen.iter().try_for_each(|(key, value)| visit(key, value.clone()))
     }
 
     fn write(&self, batch: Batch) -> Result<(), EngineError> {

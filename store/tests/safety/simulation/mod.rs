@@ -24,16 +24,18 @@ use std::time::Duration;
 use tokio::runtime::{Builder, RngSeed};
 use trace::Traced;
 
-/// Rounds of faults in one simulation.
-const ROUNDS: usize = 8;
+/// Each change's simulations, if nothing else is asked for: how many, how long, and how long their clients rest at most.
 const SEEDS: usize = 50;
-/// Simulations at a time.
-const THREADS: usize = 2;
+const SECONDS: usize = 600;
+const REST_MS: usize = 5000;
 
 /// What is simulated, beside the seed.
 #[derive(Clone, Copy)]
 pub struct Plan {
-    rounds: usize,
+    /// How long faults befall the members; then all heals.
+    lasts: Duration,
+    /// The longest that a client rests between two requests; each cluster's clients have a bound of their own below it.
+    rest_ms: u64,
     keep_trace: bool,
     /// What disks say to have synced in the log is there for good only after the next time.
     lying_disks: bool,
@@ -41,7 +43,8 @@ pub struct Plan {
     stale_reads: bool,
 }
 
-const PLAN: Plan = Plan { rounds: ROUNDS, keep_trace: false, lying_disks: false, stale_reads: false };
+/// A short one, with busy clients.
+const PLAN: Plan = Plan { lasts: Duration::from_secs(25), rest_ms: 200, keep_trace: false, lying_disks: false, stale_reads: false };
 
 /// What came of a simulation.
 struct Ran {
@@ -54,7 +57,7 @@ async fn simulate(seed: u64, plan: Plan) -> Ran {
     let mut rng = StdRng::seed_from_u64(seed);
     let begun = tokio::time::Instant::now();
     let cluster = Cluster::new(&plan, &mut rng);
-    let load = Load { clients: rng.random_range(2..7), large: 3, rest_ms: rng.random_range(10..200), ..LOAD };
+    let load = Load { clients: rng.random_range(2..7), large: 3, rest_ms: rng.random_range(10..=plan.rest_ms.max(10)), ..LOAD };
     let mut run = Run::new(load, rng.random());
     (0..3).for_each(|at| cluster.start(at));
     match rng.random_range(0..3) {
@@ -63,7 +66,7 @@ async fn simulate(seed: u64, plan: Plan) -> Ran {
         // What is to come comes while they are being founded.
         _ => {}
     }
-    for _ in 0..plan.rounds {
+    while begun.elapsed() < plan.lasts {
         let faults: Vec<_> = (0..rng.random_range(1..4))
             .map(|_| befall(cluster.clone(), EVERY[rng.random_range(0..EVERY.len())], StdRng::seed_from_u64(rng.random())))
             .collect();
@@ -133,11 +136,16 @@ fn first_seed() -> u64 {
     crate::setting("SIMULATION_SEED", 0) as u64
 }
 
-/// `SIMULATION_SEEDS` sets how many, `SIMULATION_ROUNDS` how long each of them is, `SIMULATION_SEED` where they begin.
+/// `SIMULATION_SEEDS` sets how many, `SIMULATION_SECONDS` how long each of them is, `SIMULATION_REST_MS` how long their clients
+/// rest at most, `SIMULATION_SEED` where they begin, `SIMULATION_THREADS` how many run at a time (as many as there are cores).
 #[test]
 fn whatever_befalls_it_a_simulated_cluster_stays_one_store() {
     let (first, seeds) = (first_seed(), crate::setting("SIMULATION_SEEDS", SEEDS));
-    let plan = Plan { rounds: crate::setting("SIMULATION_ROUNDS", ROUNDS), ..PLAN };
+    let lasts_s = crate::setting("SIMULATION_SECONDS", SECONDS);
+    let rest_ms = crate::setting("SIMULATION_REST_MS", REST_MS);
+    let plan = Plan { lasts: Duration::from_secs(lasts_s as u64), rest_ms: rest_ms as u64, ..PLAN };
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = crate::setting("SIMULATION_THREADS", cores);
     let next = AtomicUsize::new(0);
     let begun = std::time::Instant::now();
     let work = || {
@@ -154,15 +162,14 @@ fn whatever_befalls_it_a_simulated_cluster_stays_one_store() {
                     simulated += ran.simulated;
                 }
                 Err(what) => failed.push(format!(
-                    "seed {seed}: {what}\n  again: SIMULATION_SEED={seed} SIMULATION_SEEDS=1 SIMULATION_ROUNDS={} \
-                     cargo test -p orchd-store --test safety simulated_cluster",
-                    plan.rounds
+                    "seed {seed}: {what}\n  again: SIMULATION_SEED={seed} SIMULATION_SEEDS=1 SIMULATION_SECONDS={lasts_s} \
+                     SIMULATION_REST_MS={rest_ms} cargo test -p orchd-store --test safety simulated_cluster"
                 )),
             }
         }
     };
     let done: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         threads.into_iter().map(|thread| thread.join().expect("it catches what panics")).collect()
     });
     let operations: usize = done.iter().map(|(operations, ..)| operations).sum();
@@ -175,7 +182,7 @@ fn whatever_befalls_it_a_simulated_cluster_stays_one_store() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [first_seed(), first_seed() + 1] {
-        let plan = Plan { rounds: 3, keep_trace: true, ..PLAN };
+        let plan = Plan { lasts: Duration::from_secs(8), keep_trace: true, ..PLAN };
         let [one, two] = [(); 2].map(|()| run(seed, plan).unwrap());
         let differs = one.traced.lines.iter().zip(&two.traced.lines).position(|(one, two)| one != two);
         if let Some(at) = differs {
