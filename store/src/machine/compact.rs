@@ -3,6 +3,7 @@
 use super::Machine;
 use crate::command::{Output, Revision};
 use crate::error::StoreError;
+use bytes::Bytes;
 
 impl Machine {
     pub(super) fn compact(&mut self, revision: Revision) -> Result<Output, StoreError> {
@@ -12,7 +13,7 @@ impl Machine {
         if revision > self.revision {
             return Err(StoreError::Future { current: self.revision });
         }
-        self.compacted = revision;
+        (self.compacted, self.trimmed) = (revision, 0);
         Ok(Output::Compacted)
     }
 
@@ -23,21 +24,28 @@ impl Machine {
         if self.being_read || self.saved < self.compacted {
             return false;
         }
-        // A change leaves when compaction is past it.
-        let upto = self.compacted - 1;
         for _ in 0..budget {
-            let Some(change) = self.changes.pop_front_if(|change| change.revision <= upto) else {
-                return false;
-            };
-            let Some(history) = self.keys.get_mut(&change.key) else { continue };
+            let Some(key) = self.next_to_trim() else { return false };
+            let Some(history) = self.keys.get_mut(&key) else { continue };
             for version in history.trim(self.compacted) {
-                self.bytes -= (change.key.len() + version.value.as_ref().map_or(0, |value| value.len())) as u64;
+                self.bytes -= (key.len() + version.value.as_ref().map_or(0, |value| value.len())) as u64;
             }
             if history.is_empty() {
-                self.keys.remove(&change.key);
+                self.keys.remove(&key);
             }
         }
-        self.changes.front().is_some_and(|change| change.revision <= upto)
+        self.changes.get(self.trimmed).is_some_and(|change| change.revision <= self.compacted)
+    }
+
+    /// The key of the next change that compaction has reached. What it is past leaves; the changes of the compacted revision
+    /// itself stay, for a watch from there, and only what they replaced is freed.
+    fn next_to_trim(&mut self) -> Option<Bytes> {
+        if let Some(change) = self.changes.pop_front_if(|change| change.revision < self.compacted) {
+            return Some(change.key);
+        }
+        let change = self.changes.get(self.trimmed).filter(|change| change.revision == self.compacted)?;
+        self.trimmed += 1;
+        Some(change.key.clone())
     }
 
     /// Tells that the checkpoint holds everything up to this revision.

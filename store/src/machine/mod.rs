@@ -38,6 +38,8 @@ pub struct Machine {
     changes: VecDeque<Change>,
     revision: Revision,
     compacted: Revision,
+    /// Changes at the compacted revision whose keys have been trimmed; they stay in `changes`.
+    trimmed: usize,
     leases: BTreeMap<i64, Lease>,
     /// Leases granted or gone since the last checkpoint took them.
     touched_leases: BTreeSet<i64>,
@@ -56,6 +58,7 @@ impl Default for Machine {
             changes: VecDeque::new(),
             revision: 1,
             compacted: 0,
+            trimmed: 0,
             leases: BTreeMap::new(),
             touched_leases: BTreeSet::new(),
             saved: 1,
