@@ -53,9 +53,10 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// The part of a file that goes into the product: up to its tests, without comments.
+/// The part of a file that goes into the product: up to its tests, if it ends with them, without comments.
 fn product_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let end = text.lines().position(|l| l.trim() == "#[cfg(test)]").unwrap_or(usize::MAX);
+    let lines = || text.lines().zip(text.lines().skip(1));
+    let end = lines().position(|(l, next)| l.trim() == "#[cfg(test)]" && next.trim() == "mod tests {").unwrap_or(usize::MAX);
     text.lines().enumerate().take(end).filter(|(_, l)| !l.trim_start().starts_with("//")).map(|(n, l)| (n + 1, l))
 }
 

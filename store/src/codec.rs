@@ -12,6 +12,10 @@ use thiserror::Error;
 /// The version in front of every record.
 const VERSION: u8 = 2;
 
+/// Bytes that a record may claim as it is read: more than the largest message between members can, as bincode counts (a byte
+/// read claims eight at most). A length beyond it is refused before memory is asked for.
+const CLAIMS: usize = 8 * (16 << 20);
+
 /// Bytes of a thread's buffer that stay allocated.
 const KEEP_BUFFER: usize = 64 << 10;
 
@@ -72,7 +76,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if *version != VERSION {
         return Err(CodecError::Version(*version));
     }
-    let (value, used) = bincode::serde::decode_from_slice(rest, bincode::config::standard())?;
+    let (value, used) = bincode::serde::decode_from_slice(rest, bincode::config::standard().with_limit::<CLAIMS>())?;
     if used != rest.len() {
         return Err(CodecError::Trailing(rest.len() - used));
     }
@@ -105,5 +109,26 @@ mod tests {
         longer.push(0);
         assert!(matches!(decode::<Command>(&longer), Err(CodecError::Trailing(1))));
         assert!(matches!(decode::<Command>(&bytes[..bytes.len() - 1]), Err(CodecError::Decode(_))));
+    }
+
+    #[test]
+    fn a_length_that_nobody_sent_asks_for_no_memory() {
+        let bytes = encode(&Command::Txn(Txn { success: vec![Op::put("key", "value")], ..Txn::default() })).unwrap();
+        let at = bytes.windows(4).position(|part| part == b"\x03key").unwrap();
+        let claims = |len: u64| [&bytes[..at], &[0xfd], &len.to_le_bytes(), &bytes[at + 1..]].concat();
+        assert!(decode::<Command>(&claims(3)).is_ok());
+        for len in [1 << 40, u64::MAX / 2, u64::MAX] {
+            assert!(matches!(decode::<Command>(&claims(len)), Err(CodecError::Decode(_))), "{len}");
+        }
+    }
+
+    #[test]
+    fn nothing_lies_deeper_than_a_stack_is() {
+        // No comparison, one operation: a transaction; and nothing in the other branch.
+        let nested = |depth: usize| [&[VERSION, 0], &[0, 1, 3].repeat(depth)[..], &[0, 0, 0], &vec![0; depth]].concat();
+        assert!(decode::<Command>(&nested(crate::command::MAX_OPS)).is_ok());
+        for depth in [crate::command::MAX_OPS + 1, 1 << 20] {
+            assert!(matches!(decode::<Command>(&nested(depth)), Err(CodecError::Decode(_))), "{depth}");
+        }
     }
 }

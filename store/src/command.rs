@@ -1,7 +1,12 @@
 //! What a client may ask of the store: range, put, delete, transaction, lease, compaction (etcd v3's data model).
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::cell::Cell;
+
+/// Comparisons, or operations of a branch, that one transaction may have; nested ones count against it.
+pub(crate) const MAX_OPS: usize = 128;
 
 /// The store's global version; the first write makes revision 2, as in etcd.
 pub type Revision = i64;
@@ -176,7 +181,7 @@ pub enum Op {
         prev_kv: bool,
     },
     Range(RangeRequest),
-    Txn(Box<Txn>),
+    Txn(#[serde(deserialize_with = "nested")] Box<Txn>),
     /// A put to a key that must exist; what is None stays as it is. Answered as a put.
     Update {
         key: Bytes,
@@ -203,12 +208,30 @@ pub struct Txn {
     pub failure: Vec<Op>,
 }
 
+thread_local! {
+    /// Transactions, or answers to them, around the one that is being read.
+    static AROUND: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Reads a transaction in another one, or its answer, no deeper than any that is admitted: a few bytes a level must not be the
+/// end of a stack.
+fn nested<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let around = AROUND.get();
+    if around >= MAX_OPS {
+        return Err(D::Error::custom("transactions are nested too deeply"));
+    }
+    AROUND.set(around + 1);
+    let read = T::deserialize(deserializer);
+    AROUND.set(around);
+    read
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpResponse {
     Put { prev_kv: Option<KeyValue> },
     Delete { deleted: usize, prev_kvs: Vec<KeyValue> },
     Range(RangeResponse),
-    Txn(TxnResponse),
+    Txn(#[serde(deserialize_with = "nested")] TxnResponse),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

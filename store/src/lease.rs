@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Shortest time to live: longer than an election takes, so that a change of leaders ends no lease.
 pub const MIN_TTL_S: i64 = 2;
+/// etcd's longest.
+pub const MAX_TTL_S: i64 = 9_000_000_000;
 /// How soon a revocation that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -134,7 +136,7 @@ impl Leases {
 }
 
 fn seconds(ttl_s: i64) -> Duration {
-    Duration::from_secs(ttl_s.max(0) as u64)
+    Duration::from_secs(ttl_s.clamp(0, MAX_TTL_S) as u64)
 }
 
 async fn revoke(batcher: &Batcher, id: i64, term: Option<u64>) -> Result<(), StoreError> {

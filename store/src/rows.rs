@@ -23,6 +23,8 @@ pub enum RowsError {
     Codec(#[from] CodecError),
     #[error("an entry of unknown kind")]
     Unknown,
+    #[error("a version that is not behind the one before it, or beyond the image's revision")]
+    Order,
     #[error("its hash is {found:016x}, its entries' {computed:016x}")]
     Hash { found: u64, computed: u64 },
 }
@@ -113,11 +115,13 @@ pub struct Loader {
     header: Header,
     machine: Machine,
     hash: u64,
+    /// The last version.
+    last: RowKey,
 }
 
 impl Loader {
     pub fn new(header: Header) -> Self {
-        Self { machine: Machine::at(header.revision, header.compacted), header, hash: 0 }
+        Self { machine: Machine::at(header.revision, header.compacted), header, hash: 0, last: RowKey { revision: 0, sub: u32::MAX } }
     }
 
     /// Bytes of keys and values up to now.
@@ -133,7 +137,7 @@ impl Loader {
     /// Takes an entry in.
     ///
     /// # Errors
-    /// It is none of ours.
+    /// It is none of ours, or not in its place.
     pub fn entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), RowsError> {
         if key == HEADER {
             return Ok(());
@@ -143,6 +147,12 @@ impl Loader {
         }
         self.hash = self.hash.wrapping_add(share(key, value));
         for row in block_rows(value)? {
+            if let Some(version) = row_key(&row) {
+                if version <= self.last || version.revision > self.header.revision {
+                    return Err(RowsError::Order);
+                }
+                self.last = version;
+            }
             self.machine.load(row);
         }
         Ok(())

@@ -5,7 +5,7 @@ use super::pb::etcdserverpb as pb;
 use super::pb::mvccpb;
 use super::status::{EMPTY_KEY, INVALID_SORT, LEASE_PROVIDED, Status, VALUE_PROVIDED};
 use super::txn::{self, responses};
-use crate::command::{Filter, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, SortOrder, SortTarget, Txn};
+use crate::command::{Filter, KeyRange, KeyValue, MAX_OPS, Op, OpResponse, RangeRequest, RangeResponse, SortOrder, SortTarget, Txn};
 use bytes::Bytes;
 use futures::Stream;
 
@@ -55,7 +55,7 @@ impl Face {
 
     pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
         self.needs_voter()?;
-        let done = self.store.txn(txn::request(request, txn::MAX_OPS)?).await?;
+        let done = self.store.txn(txn::request(request, MAX_OPS)?).await?;
         Ok(pb::TxnResponse {
             header: self.header(done.revision),
             succeeded: done.succeeded,

@@ -5,12 +5,9 @@ use super::pb::etcdserverpb as pb;
 use super::status::{LEASE_TTL_TOO_LARGE, Status};
 use super::wire::Messages;
 use crate::error::StoreError;
-use crate::lease::MIN_TTL_S;
+use crate::lease::{MAX_TTL_S, MIN_TTL_S};
 use futures::{Stream, StreamExt};
 use std::sync::Arc;
-
-/// etcd's longest time to live.
-const MAX_TTL_S: i64 = 9_000_000_000;
 
 impl Face {
     pub async fn lease_grant(&self, request: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Status> {

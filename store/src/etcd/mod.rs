@@ -21,6 +21,8 @@ mod routes;
 mod serve;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod watch;
 mod wire;

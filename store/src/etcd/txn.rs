@@ -5,9 +5,6 @@ use super::pb::etcdserverpb::{self as pb, compare::CompareTarget as Target, comp
 use super::status::{Code, EMPTY_KEY, KEY_NOT_FOUND, Status, TOO_MANY_OPS};
 use crate::command::{Compare, CompareResult, CompareTarget, Op, OpResponse, Revision, Txn};
 
-/// Comparisons, or operations of a branch; those of nested transactions count with those around them.
-pub const MAX_OPS: usize = 128;
-
 /// # Errors
 /// What etcd refuses before it looks, in its order.
 pub fn request(txn: pb::TxnRequest, left: usize) -> Result<Txn, Status> {

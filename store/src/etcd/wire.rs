@@ -315,3 +315,32 @@ impl<M: Message + Default> Stream for Messages<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::fuzz::fuzz;
+
+    /// Whatever the pieces are that it comes in: the messages are those of the whole.
+    #[test]
+    fn messages_in_any_bytes_and_pieces() {
+        let message = |text: &[u8]| [&[0, 0, 0, 0, text.len() as u8], text].concat();
+        let seeds = [[message(b"one"), message(b""), message(&[7; 200])].concat(), message(b"alone")];
+        let read = |bytes: &[u8], piece: usize| {
+            let (mut deframer, mut found) = (Deframer::new(BytesMut::new()), Vec::new());
+            for piece in bytes.chunks(piece) {
+                deframer.push(Bytes::copy_from_slice(piece));
+                while let Some(message) = deframer.next().map_err(|status| status.code as u16)? {
+                    found.push(message);
+                }
+            }
+            Ok::<_, u16>((found, deframer.held().to_vec()))
+        };
+        let mut sizes = (1..40).cycle();
+        fuzz("messages", &seeds, |bytes| {
+            let whole = read(bytes, bytes.len().max(1));
+            assert_eq!(read(bytes, sizes.next().unwrap_or(1)), whole);
+            whole.is_ok_and(|(_, rest)| rest.is_empty())
+        });
+    }
+}

@@ -119,11 +119,11 @@ impl Index {
     pub fn take(&mut self, record: &Record, position: Position) -> Result<(), String> {
         match record {
             Record::Entry { index, .. } => {
-                let next = self.first + self.positions.len() as u64;
+                let next = self.first.checked_add(self.positions.len() as u64);
                 if self.positions.is_empty() {
                     self.first = *index;
-                } else if *index != next {
-                    return Err(format!("entry {index} follows entry {}", next - 1));
+                } else if Some(*index) != next {
+                    return Err(format!("entry {index} follows {} from entry {} on", self.positions.len(), self.first));
                 }
                 self.positions.push_back(position);
             }
@@ -132,9 +132,10 @@ impl Index {
                 self.positions.truncate(keep);
             }
             Record::Purge { upto, state } => {
-                let drop = (upto + 1).saturating_sub(self.first).min(self.positions.len() as u64);
+                let next = upto.checked_add(1).ok_or("every entry is given up")?;
+                let drop = next.saturating_sub(self.first).min(self.positions.len() as u64);
                 self.positions.drain(..drop as usize);
-                self.first = self.first.max(upto + 1);
+                self.first = self.first.max(next);
                 self.state.purged = Some((*upto, state.clone()));
             }
             Record::Vote(vote) => self.state.vote = Some(vote.clone()),

@@ -1,6 +1,8 @@
 //! Torn tails are cut, damage is told, and what was acknowledged comes back.
 
 use super::*;
+use crate::tests::disk::Memory;
+use crate::tests::fuzz::fuzz;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -304,4 +306,79 @@ async fn room_is_promised_while_segments_change() {
     log.close().await;
     drop(log);
     assert_eq!(indexes(&open(dir.path()).unwrap()), (0..ENTRIES).collect::<Vec<_>>());
+}
+
+/// What a log of one segment holds: the first index, the payloads, and the rest. None: it is damaged.
+fn held(bytes: &[u8]) -> Option<(u64, Vec<Vec<u8>>, State)> {
+    let (disk, dir) = (Memory::default(), Path::new("/log"));
+    disk.put(&segment::path(dir, 1), bytes);
+    let index = recover::recover(&disk, dir).ok()?.index;
+    let payload = |at: &Position| {
+        let place = at.offset as usize;
+        let mut payload = bytes[place..place + at.len as usize].to_vec();
+        if at.masked {
+            frame::mask(&mut payload, place);
+        }
+        payload
+    };
+    Some((index.first, index.positions.iter().map(payload).collect(), index.state))
+}
+
+/// A segment of a dozen frames with records of every kind, most of which is full.
+async fn of_every_kind() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World { sizes: Sizes { first_segment: 8 << 10, ..Sizes::default() }, ..World::default() };
+    let log = Log::open(&world, dir.path()).unwrap();
+    for index in 0..8 {
+        write(&log, vec![entry(index, 700), Record::Vote(format!("vote {index}").into())]).await;
+    }
+    write(&log, vec![Record::Purge { upto: 2, state: "two".into() }, Record::Committed("five".into())]).await;
+    write(&log, vec![Record::Truncate { last: Some(5) }, entry(6, 30), entry(7, 0)]).await;
+    write(&log, vec![entry(8, 600)]).await;
+    log.close().await;
+    std::fs::read(&segments(dir.path())[0]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_segment_of_any_bytes_is_what_was_written_or_damaged() {
+    let whole = of_every_kind().await;
+    let mut ends = vec![0];
+    while let frame::Found::Frame { len, .. } = frame::look(&whole[ends[ends.len() - 1]..]) {
+        ends.push(ends[ends.len() - 1] + len);
+    }
+    assert!(ends.len() > 10 && ends[ends.len() - 1] < whole.len(), "{ends:?}");
+    let begun = |end: &usize| {
+        let mut begun = whole.clone();
+        begun[*end..].fill(0);
+        held(&begun).unwrap()
+    };
+    let ever: Vec<_> = ends.iter().map(begun).collect();
+    fuzz("log", std::slice::from_ref(&whole), |bytes| {
+        let Some(held) = held(bytes) else { return false };
+        assert!(ever.contains(&held), "it held this never: {held:?}");
+        true
+    });
+}
+
+/// As somebody makes it who knows the checksums.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_frame_of_any_records() {
+    let whole = of_every_kind().await;
+    let (mut seeds, mut at) = (Vec::new(), 0);
+    while let frame::Found::Frame { len, .. } = frame::look(&whole[at..]) {
+        let mut plain = whole[at..at + len].to_vec();
+        frame::mask(&mut plain[frame::HEADER..], at + frame::HEADER);
+        plain.pop();
+        seeds.push(plain);
+        at += len;
+    }
+    fuzz("frame", &seeds, |bytes| {
+        let Some(records) = bytes.get(frame::HEADER..).and_then(|_| frame::records(bytes, 0, false)) else { return false };
+        let mut index = Index::default();
+        records.into_iter().all(|(record, payload)| {
+            assert!(payload.offset + payload.len <= bytes.len());
+            let position = Position { segment: 0, offset: payload.offset as u32, len: payload.len as u32, crc: payload.crc, masked: false };
+            index.take(&record, position).is_ok()
+        })
+    });
 }

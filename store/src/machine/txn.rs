@@ -3,14 +3,11 @@
 //! their own transaction.
 
 use super::{Machine, Scan, Stamp};
-use crate::command::{Compare, CompareResult, CompareTarget, KeyRange, KeyValue, Op, OpResponse, Revision, Txn, TxnResponse};
+use crate::command::{Compare, CompareResult, CompareTarget, KeyRange, KeyValue, MAX_OPS, Op, OpResponse, Revision, Txn, TxnResponse};
 use crate::error::StoreError;
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-
-/// Comparisons, or operations of a branch, that one transaction may have; nested ones count against it.
-const MAX_OPS: usize = 128;
 
 impl Machine {
     pub(super) fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, StoreError> {

@@ -2,8 +2,8 @@
 
 use super::link::Dialer;
 use super::network::{Network, Peers};
-use super::wire::{Answer, Call, Purpose, frames};
-use super::{Entry, Info, LogId, Types, Vote, log_store::LogStore, state_machine::StateMachine};
+use super::wire::{Answer, Call, Change, Hello, Purpose, SnapshotHead, VERSION, frames};
+use super::{Batch, Entry, Info, Item, LogId, Membership, Reply, Types, Vote, log_store::LogStore, state_machine::StateMachine};
 use crate::checkpoint::Checkpoint;
 use crate::codec;
 use crate::disk::System;
@@ -12,6 +12,7 @@ use crate::log::{Log, Record};
 use crate::machine::Machine;
 use crate::snapshot::Snapshots;
 use crate::state::{Applied, State};
+use crate::tests::fuzz::{fuzz, samples};
 use crate::transport::Transport;
 use crate::transport::memory::Mesh;
 use crate::world::World;
@@ -20,7 +21,7 @@ use futures::{SinkExt, StreamExt};
 use openraft::entry::RaftEntry;
 use openraft::network::RPCOption;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult, VoteRequest};
-use openraft::storage::RaftLogStorage;
+use openraft::storage::{RaftLogStorage, SnapshotMeta};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, RaftNetworkFactory, RaftNetworkV2, RaftTypeConfig, StorageError};
@@ -147,4 +148,71 @@ async fn a_late_yes_does_not_count_for_a_later_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openrafts_suite_of_storage_tests_holds() {
     Suite::test_all(Builder).await.unwrap();
+}
+
+/// Asks what a member takes for one of these messages.
+fn heard<T: serde::Serialize + serde::de::DeserializeOwned>(target: &str, seeds: &[T]) {
+    let seeds: Vec<_> = seeds.iter().map(|seed| codec::encode(seed).unwrap().into()).collect();
+    fuzz(target, &seeds, |bytes| {
+        let Ok(message) = codec::decode::<T>(bytes) else { return false };
+        let again = codec::encode(&message).unwrap();
+        assert_eq!(codec::encode(&codec::decode::<T>(&again).unwrap()).unwrap(), again);
+        true
+    });
+}
+
+#[test]
+fn a_greeting_of_any_bytes() {
+    let purposes = [Purpose::Calls, Purpose::Append { to: 1 << 40 }, Purpose::Snapshot { to: 2 }];
+    heard("greeting", &purposes.map(|purpose| Hello { version: VERSION, cluster: 3, purpose }));
+}
+
+#[test]
+fn a_call_of_any_bytes() {
+    let vote = |to| (to, VoteRequest::new(Vote::new(3, 1), Some(blank(7).log_id)));
+    let commands = samples().iter().map(|command| codec::encode(command).unwrap()).collect();
+    let calls = [
+        Call::Join { name: "m1".into(), id: Some(7), instance: 1 << 50 },
+        Call::PreVote { to: vote(1).0, request: vote(1).1 },
+        Call::Propose(commands),
+        Call::KeepAlive(-1),
+        Call::Change(Change::Add { name: "m4".into(), peer_addresses: vec!["m4:1".into(), "m4:2".into()], learner: true }),
+        Call::Change(Change::Update { id: 9, peer_addresses: Some(Vec::new()), client_addresses: None }),
+        Call::Exchange { name: "m2".into(), id: 1, instance: 2 },
+    ];
+    heard("call", &calls);
+}
+
+#[test]
+fn an_answer_of_any_bytes() {
+    let mut machine = Machine::default();
+    let reply = Reply(samples().iter().map(|command| machine.apply(command)).collect());
+    let answers = [
+        Answer::Done { index: 8, reply },
+        Answer::Lease(60, 7),
+        Answer::Changed(Some(Info { name: "m1".into(), ..Info::default() }.member(5, true))),
+        Answer::Failed(StoreError::TooLarge("why".into())),
+    ];
+    heard("answer", &answers);
+}
+
+#[test]
+fn entries_of_any_bytes() {
+    let items = samples().into_iter().map(|command| Item::new(command).unwrap()).collect();
+    let batch = Entry::new(blank(6).log_id, EntryPayload::Normal(Batch(items)));
+    let request = |entries| AppendEntriesRequest::<Types> {
+        vote: Vote::new(1, 1),
+        prev_log_id: Some(blank(4).log_id),
+        entries,
+        leader_commit: Some(blank(4).log_id),
+    };
+    heard("entries", &[request(vec![blank(5), batch]), request(Vec::new())]);
+}
+
+#[test]
+fn a_snapshots_head_of_any_bytes() {
+    let members = std::collections::BTreeMap::from([(1, Info { peer_addresses: vec!["m1:1".into()], ..Info::default() })]);
+    let membership = openraft::Membership::new(vec![[1].into()], members).unwrap();
+    let meta = SnapshotMeta { last_log_id: Some(blank(9).log_id), last_membership: Membership::new(Some(blank(2).log_id), membership) };
+    heard("head", &[SnapshotHead { vote: Vote::new(2, 1), meta }]);
 }

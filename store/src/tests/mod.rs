@@ -2,7 +2,9 @@
 
 mod basic;
 mod crash;
+pub mod disk;
 mod failing;
+pub mod fuzz;
 mod group;
 mod history;
 mod leases;

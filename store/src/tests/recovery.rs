@@ -20,18 +20,18 @@ fn contents(state: &State) -> RangeResponse {
     state.range(&all()).unwrap()
 }
 
-fn commands(state: &State, index: &mut u64, commands: &[Command]) {
+pub fn commands(state: &State, index: &mut u64, commands: &[Command]) {
     state.apply(commands.iter(), |applied| {
         *index += 1;
         *applied = Applied { next: *index, log_id: Some(index.to_string().into()), membership: None };
     });
 }
 
-fn write(key: u8, size: usize) -> Command {
+pub fn write(key: u8, size: usize) -> Command {
     Command::Txn(Txn { success: vec![Op::put(format!("key-{key}"), vec![key; size])], ..Txn::default() })
 }
 
-fn state() -> State {
+pub fn state() -> State {
     State::new(Machine::default(), Applied::default())
 }
 
